@@ -5,8 +5,8 @@
 
 Nats a character on the whole validation part (10 % in order, or what --test leaves; carried state, no adaptation). The
 weights of counts are fitted on that part: its own figures are cross-fitted, half of the blocks with weights of the
-other half. With --test they are also those of a part that nothing was fitted on. "One weight" does not ask how long the
-context is, nor how sure the network is.
+other half. With --test they are also those of a part that nothing was fitted on. Orders are compared on as much of it
+as weights are fitted on.
 """
 
 import json
@@ -22,11 +22,11 @@ import chargen
 from benchmarks.common import machine
 from benchmarks.rows import numbers
 from chargen import Corpus
-from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.counting.mixture import compile_tree, find_targets
 from chargen.counting.recorder import Recorder
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import ModelFile, build_model
-from chargen.training.counts import AUTO_ORDER, count_contexts, fit_mixture, halve
+from chargen.training.counts import AUTO_ORDER, count_contexts, fit_mixture, fitted_ids
 
 LENGTHS = (5, 8, 10, 15, 20)
 """Of n-grams whose novelty is told."""
@@ -51,36 +51,23 @@ def train_seeds(text: Path, minutes: float, seeds: int, test: float, keep: Path 
 
 def compare_orders(file: ModelFile, corpus: Corpus, orders: list[int]) -> list[dict[str, Any]]:
     """What counts of some orders are worth beside one network."""
-    rows, seen = [], Recorder()
-    network = evaluate_ids(build_model(file), corpus.valid, mixture=seen).nats
-    places, nats, _ = seen.in_order()
-    click.echo(f"{'order':>5}{'MB':>8}{'network':>9}{'counts':>9}{'one weight':>12}{'table':>9}")
+    rows, seen, model = [], Recorder(whole=True), build_model(file)
+    loss = evaluate_ids(model, corpus.valid, mixture=seen, limit=fitted_ids(len(file.vocabulary)))
+    places, log_probs = seen.in_order()
+    click.echo(f"{'order':>5}{'MB':>8}{'network':>9}{'counts':>9}{'together':>10}")
     for order in orders:
         tree = count_contexts(corpus, order, ("forward",))["forward"]
-        _, saved = fit_mixture(tree, seen)
-        counted, _ = find_targets(tree, seen.ids, places, tree.order - 1, Mixture.of(tree).compiled[0])
-        count = len(places)
+        _, cross_fitted = fit_mixture(tree, seen)
+        counted, _ = find_targets(tree, seen.ids, places, tree.order - 1, compile_tree(tree))
         row = {
-            "order": order, "bytes": tree.nbytes, "network": network / count, "counts": -np.log(counted).mean(),
-            "one weight": _one_weight(nats, counted, halve(places, len(seen.ids))), "table": (network - saved) / count,
+            "order": order, "bytes": tree.nbytes, "network": loss.mean, "counts": -np.log(counted).mean(),
+            "together": cross_fitted.nats(seen.ids, places, log_probs).mean(),
         }  # fmt: skip
         rows.append(row)
         click.echo(
-            f"{order:>5}{tree.nbytes / 1e6:>8.2f}{row['network']:>9.4f}{row['counts']:>9.4f}{row['one weight']:>12.4f}"
-            f"{row['table']:>9.4f}"
+            f"{order:>5}{tree.nbytes / 1e6:>8.2f}{row['network']:>9.4f}{row['counts']:>9.4f}{row['together']:>10.4f}"
         )
     return rows
-
-
-def _one_weight(nats: Any, counted: Any, half: Any) -> float:
-    """The loss with one weight for all, cross-fitted."""
-    zeros = np.zeros(len(nats))
-    costs = 0.0
-    for mine in (0, 1):
-        chosen = half != mine
-        table = fit_weights(1, nats[chosen], counted[chosen], zeros[chosen].astype(int), zeros[chosen])
-        costs += mix_nats(nats[~chosen], counted[~chosen], table[0, 0]).sum()
-    return float(costs / len(nats))
 
 
 def measure_copies(file: ModelFile, text: Path, seeds: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from chargen import Corpus
 from chargen.counting.recorder import Recorder
 from chargen.evaluation.loss import evaluate_ids
 from chargen.storage.model_file import build_model
-from chargen.training.counts import AUTO_ORDER, count_contexts, fit_mixture
+from chargen.training.counts import AUTO_ORDER, count_contexts, fit_mixture, fitted_ids
 
 
 @click.command()
@@ -37,10 +37,11 @@ def main(text: Path, models: tuple[str, ...], order: int, out: Path | None) -> N
     alone = [[network] for network in networks]
     together = [networks[:number] for number in range(2, len(networks) + 1)]
     for chosen, name in zip(alone + together, [*models, *map(str, range(2, len(networks) + 1))], strict=True):
-        recorder = Recorder()
-        loss = evaluate_ids(chosen, corpus.valid, mixture=recorder)
-        _, saved = fit_mixture(tree, recorder)
-        rows.append({"networks": name, "nats": loss.mean, "counts": (loss.nats - saved) / loss.characters})
+        recorder, limit = Recorder(whole=True), fitted_ids(tree.size)
+        evaluate_ids(chosen, corpus.valid, mixture=recorder, limit=limit)
+        _, cross_fitted = fit_mixture(tree, recorder)
+        loss = evaluate_ids(chosen, corpus.valid, mixture=cross_fitted)
+        rows.append({"networks": name, "nats": loss.network_nats / loss.characters, "counts": loss.mean})
         click.echo(f"{name[-16:]:>16}{rows[-1]['nats']:>9.4f}{rows[-1]['counts']:>13.4f}")
     if out:
         out.write_text(json.dumps({"text": text.name, **machine(), "rows": rows}, indent=1) + "\n")

@@ -562,7 +562,8 @@ class CountedEngine:
     def step(self, ids: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
         logits, layers = self.engine.step(ids, state[1:])
         read = (*state[0], int(ids[0]))
-        return np.log(self.mixture.probabilities(np.array(read), logits[0]))[None], (read, *layers)
+        probabilities = self.mixture.probabilities(np.array(read), logits[0])
+        return np.log(np.maximum(probabilities, 1e-300))[None], (read, *layers)
 
 
 def start(file: ModelFile, direction: str = "forward") -> tuple[Any, NDArray[Any], Any]:

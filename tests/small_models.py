@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from chargen.counting.grow_tree import grow_tree
-from chargen.counting.mixture import KNOTS, Mixture
+from chargen.counting.mixture import Mixture, everywhere
 from chargen.data.borders import labels_before
 from chargen.data.vocabulary import Vocabulary
 from chargen.model.config import ModelConfig
 from chargen.model.language_model import CharModel
 from chargen.storage.model_file import ModelFile
+from tests.trees import random_cells
 
 
 def small_model(
@@ -70,7 +71,7 @@ def with_counts(
         text: what is counted, of characters that the model knows; of records, with their marks, from one on.
         order: one more than the ids of the longest contexts.
         max_bytes: of the tree of a direction.
-        weight: of counts, everywhere; by default it differs from place to place in the table, 0.05 to 0.95.
+        weight: of counts, everywhere; by default it differs from place to place, around 0.4. The network has the rest.
     """
     vocabulary = file.vocabulary
     ids = vocabulary.encode(text)
@@ -79,8 +80,8 @@ def with_counts(
         whole = ids if vocabulary.end_id is None else np.append(ids, ids.dtype.type(vocabulary.end_id))
         whole = whole if direction == "forward" else labels_before(whole, vocabulary.end_id)[::-1]
         tree = grow_tree(whole, len(vocabulary), order, max_bytes, end_id=vocabulary.end_id)
-        weights = np.random.default_rng(number).uniform(0.05, 0.95, (order, len(KNOTS)))
-        mixtures[direction] = Mixture(tree, weights if weight is None else np.full_like(weights, weight))
+        cells = random_cells(number, order) if weight is None else everywhere(order, (1 - weight, weight))
+        mixtures[direction] = Mixture(tree, cells)
     return replace(file, mixtures=mixtures)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from chargen.counting.context_tree import ContextTree
-from chargen.counting.mixture import KNOTS, Mixture
-from chargen.kernels import context_tree as kernels
+from chargen.counting.mixture import Mixture, cell_count, everywhere
+from chargen.kernels import context_tree
+from chargen.kernels import mixture as mixing
 
 CLOSE = 1e-12
 NAMES = ("labels", "children", "predictions", "rests", "ids", "shares")
@@ -50,8 +51,12 @@ def random_tree(seed: int, size: int = 6, order: int = 5, predictable: int | Non
 
 def random_mixture(seed: int, size: int = 6, order: int = 5, predictable: int | None = None) -> Mixture:
     """A random tree with random weights."""
-    weights = np.random.default_rng(seed).uniform(0.01, 0.99, (order, len(KNOTS)))
-    return Mixture(random_tree(seed, size, order, predictable), weights)
+    return Mixture(random_tree(seed, size, order, predictable), random_cells(seed, order))
+
+
+def random_cells(seed: int, order: int) -> np.ndarray:
+    """Weights of a mixture, those of the network near 0.6 and those of counts near 0.4."""
+    return everywhere(order, (0.6, 0.4)) + np.random.default_rng(seed).normal(size=(cell_count(order), 2)) * 0.1
 
 
 def contexts_of(tree: ContextTree, most: int = 40) -> list[np.ndarray]:
@@ -91,8 +96,8 @@ def watched(values: Any) -> Any:
 
 def _as_python() -> dict[str, Any]:
     """The functions of compiled code by name, as Python runs them."""
-    names: dict[str, Any] = dict(vars(kernels))
-    for name, value in vars(kernels).items():
+    names: dict[str, Any] = {**vars(context_tree), **vars(mixing)}
+    for name, value in list(names.items()):
         if hasattr(value, "py_func"):
             names[name] = FunctionType(value.py_func.__code__, names, name)
     return names
@@ -110,28 +115,28 @@ def check_lookups(mixture: Mixture, contexts: list[np.ndarray]) -> None:
         contexts: ids (N,), of any value.
     """
     tree, size = mixture.tree, mixture.tree.size
-    numbers, weights = mixture.compiled
-    safe, safe_weights = watched(numbers), watched(weights)
+    numbers, tables = mixture.compiled
+    safe, safe_tables = watched(numbers), watched(tables)
     for ids in contexts:
         path, safe_path = np.zeros(mixture.longest + 1, np.int32), np.zeros(mixture.longest + 1, np.int32).view(Watched)
         length = IN_PYTHON["find_path"](safe, ids.view(Watched), len(ids), safe_path)
-        assert length == kernels.find_path(numbers, ids, len(ids), path)
+        assert length == context_tree.find_path(numbers, ids, len(ids), path)
         assert tree.path(ids, mixture.longest) == path[: length + 1].tolist() == safe_path[: length + 1].tolist()
         probabilities, out = np.full(size, np.nan), np.full(size, np.nan).view(Watched)
         IN_PYTHON["fill_distribution"](safe, safe_path, length, out)
-        kernels.fill_distribution(numbers, path, length, probabilities)
+        context_tree.fill_distribution(numbers, path, length, probabilities)
         np.testing.assert_allclose(probabilities, out, rtol=0, atol=CLOSE)
         np.testing.assert_allclose(probabilities, tree.distribution(path[: length + 1].tolist()), rtol=0, atol=CLOSE)
         assert abs(probabilities.sum() - 1) < CLOSE
         assert (probabilities[: tree.predictable] >= 0).all()
         assert not probabilities[tree.predictable :].any()
         for target in np.linspace(0, tree.predictable - 1, 5).astype(int).tolist():
-            single = kernels.probability_of(numbers, path, length, target)
+            single = context_tree.probability_of(numbers, path, length, target)
             assert abs(single - probabilities[target]) < CLOSE
             assert abs(IN_PYTHON["probability_of"](safe, safe_path, length, target) - single) < CLOSE
     logits = np.linspace(-3, 4, size, dtype=np.float32)
     mixed, safe_logits = logits.copy(), logits.copy().view(Watched)
-    IN_PYTHON["mix_row"](safe, safe_weights, safe_path, length, safe_logits, np.empty(size).view(Watched))
-    kernels.mix_row(numbers, weights, path, length, mixed, np.empty(size))
+    IN_PYTHON["mix_row"](safe, safe_tables, safe_path, length, safe_logits, watched(mixing.new_scratch(size)))
+    mixing.mix_row(numbers, tables, path, length, mixed, mixing.new_scratch(size))
     np.testing.assert_allclose(mixed, safe_logits, rtol=1e-6, atol=1e-6)
     assert abs(np.exp(mixed.astype(np.float64)).sum() - 1) < 1e-5

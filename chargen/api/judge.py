@@ -121,7 +121,7 @@ def evaluate(
 
     sums = LabelSums(file.vocabulary, scored_text, unknown, direction) if by_label else None
     counts = file.mixtures.get(direction)
-    mixture = Recorder(counts) if dynamic_counts else counts
+    mixture = Recorder(counts, file.vocabulary.end_id) if dynamic_counts else counts
     settings_of_rows: dict[str, Any] = {"rows": rows, "mixture": mixture} | ({"watch": sums.add} if sums else {})
     result = evaluate_by(partial(loss_windows, networks, vocabulary=file.vocabulary, **settings, **settings_of_rows))
     static = result.nats_per_character if adapts else None
@@ -129,7 +129,7 @@ def evaluate(
         from chargen.evaluation.dynamic import tuned_evaluator
 
         report_try = partial(progress, "choosing rates")
-        mixture = Recorder(counts) if dynamic_counts else counts
+        mixture = Recorder(counts, file.vocabulary.end_id) if dynamic_counts else counts
         evaluator = tuned_evaluator(networks, file.vocabulary, tuning, mixture=mixture, progress=report_try, **settings)
         result = evaluate_by(evaluator.losses)
         result = replace(result, dynamic=evaluator.rates, tail=len(tuning))

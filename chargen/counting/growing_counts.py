@@ -2,8 +2,8 @@
 
 They are those of Witten and Bell, "The zero-frequency problem" (1991), over all contexts of a few ids:
 p(w | h) = (c(hw) + t(h) p(w | h')) / (c(h) + t(h)), where c counts, t is the number of different ids that stood behind
-h, and h' is h without its first id. What they predict is mixed with what the network and the counts of its training
-text do; the weights of the three follow the text too, by a step of expectation maximization an id.
+h, and h' is h without its first id. What they predict is mixed with what a model does, and its network and its counts
+alone; the weights follow the text too, by a step of expectation maximization an id.
 """
 
 from collections import defaultdict
@@ -21,45 +21,42 @@ MAX_RUNS = 2**23
 """Runs of ids that are counted; when there are so many, no others are added. Each takes some 60 bytes."""
 UNSURE = (0.5, 1.0, 1.5, 2.0)
 """Entropies of the network's predictions, in nats, between which there are weights of their own."""
-TRUST = (3.0, 1.0, 1.0)
-"""Of the network, the counts of its training text, and those that grow, before anything is known: as many ids."""
+TRUST, LESS = 3.0, 1.0
+"""In the model, and in each of the others, before anything is known: as many ids."""
 
 Floats = NDArray[np.float64]
 
 
 def mix_growing_counts(
-    ids: NDArray[Any], nats: Floats, entropies: Floats, counted: Floats | None, lengths: NDArray[np.int64],
-    size: int, end_id: int | None = None,
+    ids: NDArray[Any], others: Floats, entropies: Floats, lengths: NDArray[np.int64], size: int,
+    end_id: int | None = None,
 ) -> Floats:  # fmt: skip
-    """What ids of a text cost a network, counts of other text, and counts of all ids before each, mixed.
+    """What ids of a text cost a model and counts of all ids before each, mixed.
 
     Args:
         ids: (N,), the text in the order of reading.
-        nats: (n,), what the last n of them cost the network.
-        entropies: (n,), of what it predicted, in nats.
-        counted: (n,), their probabilities by counts of other text; None where there are none.
-        lengths: (n,), of the longest contexts that were counted there; below 0 for none.
+        others: (K, n), what the model predicts for the last n of them: probabilities; and what parts of it do alone.
+        entropies: (n,), of what its network predicts, in nats.
+        lengths: (n,), of the longest contexts that its own counts have there; below 0 for none.
         size: how many different ids there are.
         end_id: of records, the end symbol, which stands for those of all labels; no context reaches across it.
 
     Returns:
         (n,), in nats.
     """
-    trust = np.array(TRUST if counted is not None else (TRUST[0], 0.0, TRUST[2]))
     places = np.maximum(lengths, 0) // 2 * (len(UNSURE) + 1) + np.searchsorted(UNSURE, entropies, side="right")
+    trust = np.array([TRUST, *[LESS] * len(others)])
     weights = np.tile(trust, (int(places.max(initial=0)) + 1, LONGEST + 1, 1))
     targets = np.asarray(as_targets(ids, end_id), np.int64)
     size, end = (size, -1) if end_id is None else (end_id + 1, end_id)
-    others = np.exp(-nats), np.zeros(len(nats)) if counted is None else counted
     mix = _mix_compiled if available() else mix_slowly
-    mixed: Floats = -np.log(mix(targets, size, end, weights, places, *others))
+    mixed: Floats = -np.log(mix(targets, size, end, weights, places, others))
     return mixed
 
 
 def _mix_compiled(
-    ids: NDArray[np.int64], size: int, end_id: int, weights: Floats, places: NDArray[np.int64], network: Floats,
-    counted: Floats,
-) -> Floats:  # fmt: skip
+    ids: NDArray[np.int64], size: int, end_id: int, weights: Floats, places: NDArray[np.int64], others: Floats
+) -> Floats:
     """Do what `mix_slowly` does, in compiled code."""
     from chargen.kernels.growing_counts import Grams, mix_growing
 
@@ -67,25 +64,23 @@ def _mix_compiled(
     slots = 1 << (2 * most).bit_length()
     grams = Grams(np.full(slots, -1), np.zeros(slots, np.int32), *(np.zeros(most, np.int32) for _ in range(3)))
     mixed = np.zeros(len(places))
-    mix_growing(grams, size, end_id, ids, len(ids) - len(places), weights, places, network, counted, mixed)
+    mix_growing(grams, size, end_id, ids, len(ids) - len(places), weights, places, others, mixed)
     return mixed
 
 
 def mix_slowly(
-    ids: NDArray[np.int64], size: int, end_id: int, weights: Floats, places: NDArray[np.int64], network: Floats,
-    counted: Floats,
-) -> Floats:  # fmt: skip
-    """Count a text while it is read, and mix what the counts so far predict with two other predictions of each id.
+    ids: NDArray[np.int64], size: int, end_id: int, weights: Floats, places: NDArray[np.int64], others: Floats
+) -> Floats:
+    """Count a text while it is read, and mix what the counts so far predict with other predictions of each id.
 
     Args:
         ids: (N,), 0 to size - 1.
         size: how many different ids there are.
         end_id: the id that no context reaches across; -1 for none.
-        weights: (B, D, 3), those of the three predictions as sums that grow, by `places` and the length of the longest
+        weights: (B, D, K + 1), those of the predictions as sums that grow, by `places` and the length of the longest
             context that was followed by something before; changed.
         places: (n,), of the last ids, in the first axis of `weights`.
-        network: (n,), the first prediction's probability of each of these ids.
-        counted: (n,), the second one's.
+        others: (K, n), the other predictions' probabilities of each of these ids; the counts come behind them.
 
     Returns:
         (n,), the mixture's probabilities.
@@ -105,7 +100,7 @@ def mix_slowly(
         if place >= first:
             row = place - first
             own = weights[places[row], longest]
-            parts = own * (network[row], counted[row], probability)
+            parts = own * (*others[:, row], probability)
             mixed[row] = parts.sum() / own.sum()
             own += parts / parts.sum()
         context = (target,) if target == end_id else (*context, target)[-LONGEST:]

@@ -1,8 +1,8 @@
-"""A network's predictions, mixed with those of counts: p = (1 - w) p_network + w p_counts.
+"""A network's predictions, mixed with those of counts: p in proportion to p_network^a p_counts^b.
 
-The weight w depends on the length of the longest context that was counted, and on how sure the network is. Weights are
-fitted by expectation maximization, as those of interpolated n-grams: Jelinek and Mercer, "Interpolated estimation of
-Markov source parameters from sparse data" (1980).
+The weights a and b depend on how long the longest context is that was counted, how sure both are, and how far they
+agree. They are those with which a text that was not counted is predicted best; the loss is convex in them. Log-linear
+interpolation: Klakow, "Log-linear interpolation of language models" (1998).
 """
 
 from collections.abc import Callable
@@ -13,20 +13,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chargen.counting.context_tree import CODES, ContextTree
+from chargen.counting.context_tree import CODES, MAX_ORDER, ContextTree
 from chargen.kernels import available
 
 if TYPE_CHECKING:
-    from chargen.kernels.context_tree import MixtureWeights, Tree
+    from chargen.kernels.context_tree import Tree
+    from chargen.kernels.mixture import Tables
 
 KNOTS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
-"""Entropies of the network's predictions, in nats, for which there are weights; those between are interpolated."""
-MAX_WEIGHT = 0.9999
-"""A weight and what it leaves are never less than 1 - this, so that both sides count for something everywhere."""
-ROUNDS = 20
-"""Of expectation maximization; more change a loss by less than 0.0001."""
-PRIOR = 20.0
-"""Predictions that speak for the mean weight wherever there are few to fit one on."""
+"""Entropies of predictions, in nats, for which there are weights; those between are interpolated."""
+LOGS = (-12.0, -8.0, -6.0, -4.0, -3.0, -2.0, -1.0, -0.5, 0.0)
+"""Logarithms of the probability that each side gives to what the other expects, for which there are weights."""
+MAX_WEIGHT = 100.0
+"""Of either side, in a cell."""
+PRIOR = 120.0
+"""How strongly weights are held at being the same everywhere: about as much as so many predictions would."""
+LOOSE = 1.0
+"""How strongly these are held at the network alone."""
+ROUNDS = 12
+"""Of Newton's method, at most."""
+ENOUGH = 1e-5
+"""Nats a prediction that a round must save for another one to follow, and all of `LITTLE`."""
+LITTLE = 0.02
+PART = 4096
+"""Predictions, of those that weights are fitted on, that a thread adds up."""
 LEAST = 1e-300
 """In place of a probability that is smaller: its logarithm is finite."""
 NO_ID = -1
@@ -35,6 +45,8 @@ TOGETHER = 2**14
 """Places whose contexts are cut out of a text together."""
 
 Floats = NDArray[np.float64]
+Weights = tuple[float, float]
+"""Of the network and of counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,36 +55,39 @@ class Mixture:
 
     Args:
         tree: the contexts.
-        weights: (D, K), for the lengths of contexts from 0 to D - 1, below the tree's order, and `KNOTS`; longer
-            contexts are not looked at. All are 0 where the network is left alone.
+        cells: (C, 2), the weights of the network and of counts, in three tables one behind the other, and interpolated
+            in each: by the length of the longest context (below the tree's order) and the network's entropy (`KNOTS`);
+            by what counts give to the id that the network expects most (`LOGS`) and the network's entropy; by what the
+            network gives to the one that counts expect most, and the entropy of counts. The sum of all three is taken.
+        longest: ids of the longest contexts that are looked at.
 
     Raises:
         ValueError: the weights have another shape, or one is out of its range.
     """
 
     tree: ContextTree
-    weights: Floats
+    cells: Floats
+    longest: int = MAX_ORDER
 
     def __post_init__(self) -> None:
-        lengths, *knots = self.weights.shape
-        if self.weights.dtype != np.float64 or not 1 <= lengths <= self.tree.order or knots != [len(KNOTS)]:
-            shape = self.tree.order, len(KNOTS)
-            raise ValueError(f"weights of {self.weights.dtype} in the shape {self.weights.shape}: needed is {shape}")
-        in_range = ((self.weights >= 1 - MAX_WEIGHT - 1e-9) & (self.weights <= MAX_WEIGHT)).all()
-        if not in_range and (self.longest or self.weights.any()):
-            raise ValueError(f"weights that are not {1 - MAX_WEIGHT:.4f} to {MAX_WEIGHT}")
+        object.__setattr__(self, "longest", min(self.longest, self.tree.order - 1))
+        needed = cell_count(self.tree.order), 2
+        if self.cells.dtype != np.float64 or self.cells.shape != needed:
+            raise ValueError(f"weights of {self.cells.dtype} in the shape {self.cells.shape}: needed is {needed}")
+        if not (np.abs(self.cells) <= MAX_WEIGHT).all():
+            raise ValueError(f"weights that are not {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
 
     @classmethod
     def of(cls, tree: ContextTree) -> "Mixture":
-        """A mixture before its weights are fitted.
+        """A mixture before its weights are fitted: the network alone.
 
         Args:
             tree: the contexts.
         """
-        return cls(tree, np.full((tree.order, len(KNOTS)), 0.2))
+        return cls(tree, everywhere(tree.order, (1.0, 0.0)))
 
     def __repr__(self) -> str:
-        return f"Mixture({self.tree!r}, mean weight {self.weights.mean():.2f})"
+        return f"Mixture({self.tree!r})"
 
     def limited(self, longest: int) -> "Mixture":
         """The same mixture, which looks back less.
@@ -82,12 +97,7 @@ class Mixture:
         """
         if longest >= self.longest:
             return self
-        return Mixture(self.tree, self.weights[: longest + 1] if longest else np.zeros((1, len(KNOTS))))
-
-    @property
-    def longest(self) -> int:
-        """The ids of the longest contexts that are looked at."""
-        return len(self.weights) - 1
+        return Mixture(self.tree, self.cells if longest else everywhere(self.tree.order, (1.0, 0.0)), longest)
 
     @property
     def context(self) -> int:
@@ -95,50 +105,31 @@ class Mixture:
         return max(1, self.tree.order - 1)
 
     @cached_property
-    def compiled(self) -> "tuple[Tree, MixtureWeights]":
+    def compiled(self) -> "tuple[Tree, Tables]":
         """What compiled code reads: copies, so that it is compiled once for arrays of files and for others."""
-        from chargen.kernels.context_tree import MixtureWeights, Tree
+        from chargen.kernels.mixture import Tables
 
-        tree = self.tree
-        totals = np.add.reduceat(CODES[tree.shares], tree.first_predictions[:-1])
-        labels, ids = (values.astype(np.int32) for values in (tree.labels, tree.ids))
-        return (
-            Tree(
-                tree.first_children, labels, tree.first_predictions, CODES[tree.rests], totals, ids,
-                tree.shares.copy(), CODES, tree.predictable,
-            ),
-            MixtureWeights(np.array(self.weights, order="C"), np.array(KNOTS)),
-        )  # fmt: skip
+        cells = np.array(self.cells, order="C")
+        return compile_tree(self.tree), Tables(cells, self.tree.order, self.longest, np.array(KNOTS), np.array(LOGS))
 
-    def weigh(self, lengths: NDArray[np.int64], entropies: Floats) -> Floats:
-        """How much counts count.
+    def weigh(self, length: int, entropies: tuple[float, float], logs: tuple[float, float]) -> Weights:
+        """The weights of one prediction; the arguments are those of `find_cells`."""
+        cells, shares = zip(*find_cells(self.tree.order, length, entropies, logs), strict=True)
+        first, second = np.array(shares) @ self.cells[list(cells)]
+        return float(first), float(second)
 
-        Args:
-            lengths: (n,), of the longest contexts; -1 where the text begins.
-            entropies: (n,), of the network's predictions, in nats.
-
-        Returns:
-            (n,), above 0 and below 1; 0 where the text begins.
-        """
-        lower, share = between_knots(entropies)
-        weights = (1 - share) * self.weights[lengths, lower] + share * self.weights[lengths, lower + 1]
-        return np.where(lengths < 0, 0.0, weights)
-
-    def nats(self, ids: NDArray[Any], places: NDArray[np.int64], nats: Floats, entropies: Floats) -> Floats:
+    def nats(self, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> Floats:
         """What ids of a text cost the mixture.
 
         Args:
             ids: (N,), the text in the order of reading.
             places: (n,), of the ids.
-            nats: (n,), what they cost the network.
-            entropies: (n,), of what it predicted, in nats.
+            logits: (n, V), the network's there.
 
         Returns:
-            (n,), in nats.
+            (n,), in nats; not finite where logits are not.
         """
-        tree = self.compiled[0] if available() else None
-        counted, lengths = find_targets(self.tree, ids, places, self.longest, tree)
-        return mix_nats(nats, counted, self.weigh(lengths, entropies))
+        return costs_of(self, ids, places, logits)[0]
 
     def mix(self, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.float32]:
         """Mix what the network predicts at places of a text with what counts predict there.
@@ -153,7 +144,7 @@ class Mixture:
         """
         mixed = np.array(logits, np.float32, order="C")
         if available():
-            from chargen.kernels.context_tree import mix_rows
+            from chargen.kernels.mixture import mix_rows
 
             mix_rows(*self.compiled, np.ascontiguousarray(ids, np.int64), places.astype(np.int64), mixed)
             return mixed
@@ -169,14 +160,113 @@ class Mixture:
             ids: (N,), those read before.
             logits: (V,), the network's, finite.
         """
-        values = logits.astype(np.float64) - np.max(logits)
-        network = np.exp(values) / np.exp(values).sum()
-        entropy = np.log(np.exp(values).sum()) - network @ values
-        path = self.tree.path(ids, self.longest)
-        length = -1 if begins_text(self.tree, ids, path, self.longest) else len(path) - 1
-        weight = self.weigh(np.array([length]), np.array([entropy]))
-        mixed: Floats = (1 - weight) * network + weight * self.tree.distribution(path)
+        network, path = log_softmax(logits.astype(np.float64)), self.tree.path(ids, self.longest)
+        if begins_text(self.tree, ids, path, self.longest):
+            return np.exp(network)
+        counted, features = compare(self.tree, path, network)
+        first, second = self.weigh(*features)
+        mixed, predicted = np.zeros(len(logits)), self.tree.predictable
+        mixed[:predicted] = np.exp(log_softmax(first * network[:predicted] + second * counted[:predicted]))
         return mixed
+
+
+def compile_tree(tree: ContextTree) -> "Tree":
+    """A tree as compiled code reads it.
+
+    Args:
+        tree: the contexts.
+    """
+    from chargen.kernels.context_tree import Tree
+
+    totals = np.add.reduceat(CODES[tree.shares], tree.first_predictions[:-1])
+    labels, ids = (values.astype(np.int32) for values in (tree.labels, tree.ids))
+    return Tree(
+        tree.first_children, labels, tree.first_predictions, CODES[tree.rests], totals, ids, tree.shares.copy(), CODES,
+        tree.predictable,
+    )  # fmt: skip
+
+
+def cell_count(order: int) -> int:
+    """How many cells the tables of a mixture have.
+
+    Args:
+        order: of the tree.
+    """
+    return (order + 2 * len(LOGS)) * len(KNOTS)
+
+
+def everywhere(order: int, weights: Weights) -> Floats:
+    """The cells of a mixture (C, 2) whose weights are the same everywhere.
+
+    Args:
+        order: of the tree.
+        weights: of the network and of counts.
+    """
+    cells = np.zeros((cell_count(order), 2))
+    cells[: order * len(KNOTS)] = weights
+    return cells
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Turn logits (V,) into logarithms of probabilities."""
+    values = logits - logits.max()
+    return np.asarray(np.maximum(values - np.log(np.exp(values).sum()), np.log(LEAST)))
+
+
+def compare(
+    tree: ContextTree, path: list[int], network: Floats
+) -> tuple[Floats, tuple[int, tuple[float, float], tuple[float, float]]]:
+    """Compare what counts predict with what a network does.
+
+    Args:
+        tree: the counts.
+        path: the contexts of a place.
+        network: (V,), logarithms of the network's probabilities.
+
+    Returns:
+        Logarithms of the probabilities by counts (V,), and what the weights depend on: the arguments of `find_cells`
+        behind the order.
+    """
+    probabilities = np.maximum(tree.distribution(path), LEAST)
+    counted: Floats = np.log(probabilities)
+    predicted = counted[: tree.predictable]
+    entropies = -float(np.exp(network) @ network), -float(probabilities[: tree.predictable] @ predicted)
+    expected = min(int(network.argmax()), tree.predictable - 1)
+    return counted, (len(path) - 1, entropies, (float(counted[expected]), float(network[predicted.argmax()])))
+
+
+def find_cells(
+    order: int, length: int, entropies: tuple[float, float], logs: tuple[float, float]
+) -> list[tuple[int, float]]:
+    """The cells on which the weights of one prediction depend, and their shares, which sum to 1 in each table.
+
+    Args:
+        order: of the tree.
+        length: of the longest context that was counted.
+        entropies: of the network's prediction, and of that of counts, in nats.
+        logs: ln p: what counts give to the network's most probable id, and the network to that of counts.
+    """
+    sure, sure_too = (between(KNOTS, entropy) for entropy in entropies)
+    rows = [(length, 1.0)], between(LOGS, logs[0]), between(LOGS, logs[1])
+    firsts = 0, order, order + len(LOGS)
+    return [
+        ((first + row) * len(KNOTS) + column, vertical * horizontal)
+        for first, rows_of, columns in zip(firsts, rows, (sure, sure, sure_too), strict=True)
+        for row, vertical in rows_of
+        for column, horizontal in columns
+    ]
+
+
+def between(knots: tuple[float, ...], value: float) -> list[tuple[int, float]]:
+    """The numbers of the two knots beside a value, and their shares; of the first or last two, where it is outside.
+
+    Args:
+        knots: ascending.
+        value: any number.
+    """
+    lower = min(max(int(np.searchsorted(knots, value, side="right")) - 1, 0), len(knots) - 2)
+    share = min(max((value - knots[lower]) / (knots[lower + 1] - knots[lower]), 0.0), 1.0)
+    return [(lower, 1 - share), (lower + 1, share)]
 
 
 def begins_text(tree: ContextTree, ids: NDArray[Any], path: list[int], longest: int) -> bool:
@@ -193,32 +283,6 @@ def begins_text(tree: ContextTree, ids: NDArray[Any], path: list[int], longest: 
         return False
     # A record is whole: it begins with the end symbol, the last id that is predicted.
     return length == 0 or bool(min(ids[len(ids) - length], tree.predictable - 1) != tree.predictable - 1)
-
-
-def between_knots(entropies: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Find entropies between `KNOTS`.
-
-    Args:
-        entropies: (n,), in nats.
-
-    Returns:
-        The number of the knot below each (n,), but for the last, and how far it is on the way to the next one (n,).
-    """
-    knots = np.array(KNOTS)
-    lower = np.clip(np.searchsorted(knots, entropies, side="right") - 1, 0, len(knots) - 2)
-    return lower, np.clip((entropies - knots[lower]) / (knots[lower + 1] - knots[lower]), 0, 1)
-
-
-def mix_nats(nats: Floats, counted: Floats, weights: Floats) -> Floats:
-    """What ids cost a mixture.
-
-    Args:
-        nats: (n,), what they cost the network.
-        counted: (n,), their probabilities by counts.
-        weights: (n,), of counts.
-    """
-    mixed: Floats = -np.log(weights * counted + (1 - weights) * np.exp(-nats))
-    return mixed
 
 
 def find_targets(
@@ -241,9 +305,8 @@ def find_targets(
         from chargen.kernels.context_tree import find_targets as fill_targets
 
         for part in (slice(begin, begin + TOGETHER) for begin in range(0, len(places), TOGETHER)):
-            windows = cut_windows(ids, places[part], longest)
-            ends = np.arange(1, len(windows) + 1) * (longest + 1) - 1
-            fill_targets(compiled, windows.ravel(), ends, longest, lengths[part], counted[part])
+            windows, ends = cut_windows(ids, places[part], longest)
+            fill_targets(compiled, windows, ends, longest, lengths[part], counted[part])
         return counted, lengths
     for row, place in enumerate(places.tolist()):
         path = tree.path(ids[:place], longest)
@@ -252,7 +315,7 @@ def find_targets(
     return counted, lengths
 
 
-def cut_windows(ids: NDArray[Any], places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def cut_windows(ids: NDArray[Any], places: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut out what stands before places of a text, which may be large, and need not lie in memory.
 
     Args:
@@ -261,42 +324,138 @@ def cut_windows(ids: NDArray[Any], places: NDArray[np.int64], size: int) -> NDAr
         size: ids before each.
 
     Returns:
-        (n, size + 1), with the id of each place as the last one; `NO_ID` before the text.
+        The windows (n * (size + 1),) one behind the other, with the id of each place as the last one, and `NO_ID`
+        before the text; and where these are (n,).
     """
     at = places[:, None] + np.arange(-size, 1)
-    return np.where(at >= 0, ids[np.maximum(at, 0)].astype(np.int64), NO_ID)
+    windows = np.where(at >= 0, ids[np.maximum(at, 0)].astype(np.int64), NO_ID)
+    return windows.ravel(), np.arange(1, len(windows) + 1) * (size + 1) - 1
+
+
+def costs_of(
+    mixture: Mixture, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any], slopes: bool = False
+) -> tuple[Floats, Floats, Floats]:
+    """What ids of a text cost a mixture, and how the sum changes with its weights.
+
+    Args:
+        mixture: the mixture.
+        ids: (N,), the text in the order of reading.
+        places: (n,), of the ids.
+        logits: (n, V), the network's there.
+        slopes: whether to tell how it changes.
+
+    Returns:
+        The nats (n,); first derivatives (C + 1, 2), the last of what all cells have in common; and second ones
+        (C + 1, 2, C + 1, 2). The derivatives are empty where they are not asked for.
+    """
+    number = (len(mixture.cells) + 1) * slopes
+    slope, curvature = np.zeros((number, 2)), np.zeros((number, 2, number, 2))
+    costs = np.zeros(len(places))
+    if available():
+        from chargen.kernels.mixture import add_costs
+
+        for part in (slice(begin, begin + TOGETHER) for begin in range(0, len(places), TOGETHER)):
+            windows, ends = cut_windows(ids, places[part], mixture.longest)
+            values = np.ascontiguousarray(logits[part], np.float32)
+            add_costs(*mixture.compiled, windows, ends, values, costs[part], slope, curvature)
+        return costs, slope, curvature
+    for row, place in enumerate(places.tolist()):
+        costs[row] = _add_cost(mixture, ids, place, logits[row].astype(np.float64), slope, curvature)
+    return costs, slope, curvature
+
+
+def _add_cost(
+    mixture: Mixture, ids: NDArray[Any], place: int, logits: Floats, slope: Floats, curvature: Floats
+) -> float:
+    """What one id costs, and what it adds to the derivatives."""
+    tree, target = mixture.tree, min(int(ids[place]), mixture.tree.predictable - 1)
+    network, path = log_softmax(logits), mixture.tree.path(ids[:place], mixture.longest)
+    if begins_text(tree, ids[:place], path, mixture.longest) or not np.isfinite(logits).all():
+        return -float(network[target])
+    counted, features = compare(tree, path, network)
+    both = np.stack([network, counted])[:, : tree.predictable]
+    mixed = log_softmax(np.array(mixture.weigh(*features)) @ both)
+    if len(slope):
+        mean = both @ np.exp(mixed)
+        covariance = both * np.exp(mixed) @ both.T - np.outer(mean, mean)
+        shares = np.zeros(len(slope))
+        shares[-1] = 1.0
+        for cell, share in find_cells(tree.order, *features):
+            shares[cell] += share
+        slope += np.outer(shares, mean - both[:, target])
+        curvature += np.einsum("i,ab,j->iajb", shares, covariance, shares)
+    return -float(mixed[target])
 
 
 def fit_weights(
-    order: int, nats: Floats, counted: Floats, lengths: NDArray[np.int64], entropies: Floats,
+    tree: ContextTree, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any],
     add: Callable[[Floats], Floats] = lambda sums: sums,
-) -> Floats:  # fmt: skip
-    """Find the weights with which a mixture predicts some ids best.
+) -> Mixture:  # fmt: skip
+    """Find the weights with which a mixture predicts some ids best, by Newton's method.
+
+    Weights are held at being the same everywhere, and these at the network alone; so few ids are enough.
 
     Args:
-        order: of the tree.
-        nats: (n,), what the ids cost the network.
-        counted: (n,), their probabilities by counts.
-        lengths: (n,), of the longest contexts; of those of -1 nothing is learned.
-        entropies: (n,), of the network's predictions, in nats.
+        tree: the counts.
+        ids: (N,), the text in the order of reading.
+        places: (n,), of the ids.
+        logits: (n, V), the network's there.
         add: sums an array over all processes, where each has some of the ids.
 
     Returns:
-        (D, K), for the lengths from 0 to below `order`, and `KNOTS`.
+        The mixture.
     """
-    inside = lengths >= 0
-    nats, counted, lengths, entropies = nats[inside], counted[inside], lengths[inside], entropies[inside]
-    lower, upper_share = between_knots(entropies)
-    cells = np.concatenate([lengths * len(KNOTS) + lower, lengths * len(KNOTS) + lower + 1])
-    shares = np.concatenate([1 - upper_share, upper_share])
-    network, counted = np.tile(np.exp(-nats), 2), np.tile(counted, 2)
-    weights = np.full(order * len(KNOTS), 0.2)
+    cells = np.vstack([np.zeros((cell_count(tree.order), 2)), [[1.0, 0.0]]])
+    centre, held = cells.copy(), np.full(cells.size, PRIOR)
+    held[-2:] = LOOSE
+    (count,) = add(np.array([float(len(places))]))
+
+    def mixture_of(cells: Floats) -> Mixture:
+        weights = np.clip(cells[:-1] + everywhere(tree.order, tuple(cells[-1])), -MAX_WEIGHT, MAX_WEIGHT)
+        return Mixture(tree, weights)
+
+    def look(cells: Floats) -> tuple[float, Floats, Floats]:
+        """The loss and its derivatives, with what holds the weights."""
+        sums = add(_sum_costs(mixture_of(cells), ids, places, logits))
+        slope, curvature = sums[1 : 1 + cells.size], sums[1 + cells.size :].reshape(cells.size, -1)
+        away = (cells - centre).ravel()
+        curvature[np.diag_indices(cells.size)] += held
+        return float(sums[0] + (held * away**2).sum() / 2), slope + held * away, curvature
+
+    loss, slope, curvature = look(cells)
+    seen = np.flatnonzero(curvature.diagonal() > held)  # the others stay where they are held
+    length = 1.0
     for _ in range(ROUNDS):
-        own = weights[cells]
-        by_counts, by_network = shares * own * counted, shares * (1 - own) * network
-        whole = np.tile(np.add(*np.split(by_counts + by_network, 2)), 2)
-        sums = [np.bincount(cells, part / whole, len(weights)) for part in (by_counts, by_counts + by_network)]
-        in_counts, in_all = add(np.stack(sums))
-        mean = in_counts.sum() / in_all.sum() if in_all.any() else weights.mean()
-        weights = np.clip((in_counts + PRIOR * mean) / (in_all + PRIOR), 1 - MAX_WEIGHT, MAX_WEIGHT)
-    return weights.reshape(order, len(KNOTS))
+        step = np.zeros(cells.size)
+        step[seen] = np.linalg.solve(curvature[np.ix_(seen, seen)], slope[seen])
+        tried = cells - length * step.reshape(cells.shape)
+        after = look(tried)
+        if after[0] > loss:  # too far
+            length /= 4
+            continue
+        saved = loss - after[0]
+        cells, (loss, slope, curvature), length = tried, after, 1.0
+        if saved <= ENOUGH * count + LITTLE:
+            break
+    return mixture_of(cells)
+
+
+def _sum_costs(mixture: Mixture, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> Floats:
+    """The costs of all ids and their derivatives, one behind the other; the same however many threads add them up."""
+    number = max(1, len(places) // PART)
+    parts = np.linspace(0, len(places), number + 1).astype(int)
+    sums: list[Any] = [None] * number
+
+    def run(chosen: slice) -> None:
+        for part in range(chosen.start, chosen.stop):
+            own = slice(parts[part], parts[part + 1])
+            costs, slope, curvature = costs_of(mixture, ids, places[own], logits[own], slopes=True)
+            sums[part] = np.concatenate([[costs.sum()], slope.ravel(), curvature.ravel()])
+
+    if available():
+        from chargen.kernels.threads import parallel_for
+
+        parallel_for(run, number)
+    else:
+        run(slice(0, number))
+    return np.asarray(sum(sums[1:], sums[0]))

@@ -15,9 +15,10 @@ from chargen.decoding.mixed_engine import as_ids, check_size, read_on
 from chargen.decoding.numpy_engine import Chunk, Engine, State
 from chargen.decoding.pack_networks import pack_networks
 from chargen.decoding.rules import Rules
-from chargen.kernels.context_tree import MixtureWeights, Tree
+from chargen.kernels.context_tree import Tree
 from chargen.kernels.decode_matmul import WIDTH
 from chargen.kernels.decode_step import Choice, Counts, Team, read_or_write
+from chargen.kernels.mixture import Tables
 from chargen.kernels.threads import AutoTuner, halves, parallel_for, run_team, threads
 from chargen.model.config import ModelConfig
 
@@ -29,7 +30,7 @@ NO_CHOICE = SampleConfig()
 _NO_IDS, _NO_FLOATS = np.zeros(0, np.int32), np.zeros(0)
 NO_COUNTS = (
     Tree(_NO_IDS, _NO_IDS, _NO_IDS, _NO_FLOATS, _NO_FLOATS, _NO_IDS, np.zeros(0, np.uint8), _NO_FLOATS, 0),
-    MixtureWeights(np.zeros((0, 0)), _NO_FLOATS),
+    Tables(np.zeros((0, 2)), 0, 0, _NO_FLOATS, _NO_FLOATS),
 )
 """Of a model without."""
 TEAM_BYTES = 2**21

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from chargen.counting.mixture import Mixture
 from chargen.counting.recorder import Recorder
+from chargen.data.borders import as_targets
 from chargen.data.reading import clean, mark_text
 from chargen.data.reading_report import ReadingReport
 from chargen.data.vocabulary import Vocabulary
@@ -29,7 +30,7 @@ from chargen.model.arguments import is_host_memory
 from chargen.model.device import autocast, float32_products
 from chargen.model.language_model import CharModel
 from chargen.model.layers import State, detach, zero_state
-from chargen.model.loss import cross_entropy, nats_and_entropies
+from chargen.model.loss import cross_entropy, predict_in_blocks
 from chargen.model.weights import weights_of
 from chargen.storage.model_file import ModelFile, build_networks
 
@@ -120,13 +121,11 @@ class DynamicEvaluator:
         text, _ = in_reading_order(ids, self.vocabulary, self.direction, "scoring")
         for segments in zip(*(evaluator._read(ids) for evaluator in (self, *self.members)), strict=True):
             first, targets = segments[0].first, segments[0].ids
-            with np.errstate(invalid="ignore"):  # the caller looks at the loss
-                nats = math.log(len(segments)) - np.logaddexp.reduce([-segment.nats for segment in segments])
-            costs = nats
-            if self.mixture:
-                # Of several networks, the mean of their entropies: that of the average is a little larger.
-                entropies = np.mean([segment.entropies for segment in segments], 0)
-                costs = self.mixture.nats(text, first + np.arange(len(targets)), nats, entropies)
+            summed = torch.logsumexp(torch.stack([segment.log_probs for segment in segments]), 0)
+            log_probs = (summed - math.log(len(segments))).numpy()
+            places = np.arange(len(targets))
+            nats = -log_probs[places, as_targets(targets.astype(np.int64), self.model.first_begin)].astype(np.float64)
+            costs = self.mixture.nats(text, first + places, log_probs) if self.mixture else nats
             loss = loss_of(targets, float(costs.sum()), self.vocabulary)
             ends = targets >= self.model.first_begin
             network_nats = loss.nats + float((nats - costs).sum())
@@ -287,15 +286,13 @@ class _Segment(NamedTuple):
     Args:
         first: the place of the first one.
         ids: (n,).
-        nats: (n,), what each has cost.
-        entropies: (n,), of what was predicted.
+        log_probs: (n, V), what was predicted, on the host.
         gradients: of the mean loss.
     """
 
     first: int
     ids: NDArray[Any]
-    nats: Floats
-    entropies: Floats
+    log_probs: Tensor
     gradients: "WholeGradients | ThinGradients"
 
 
@@ -356,7 +353,7 @@ def _segments(
     if precision == "fp32" and available() and not model.config.begin_symbols and all(map(_fits_kernels, weights)):
         from chargen.model import thin_gradients
 
-        differentiate: Callable[..., tuple[Tensor, Tensor, State, WholeGradients | ThinGradients]] = (
+        differentiate: Callable[..., tuple[Tensor, State, WholeGradients | ThinGradients]] = (
             thin_gradients.differentiate
         )
     else:
@@ -364,9 +361,8 @@ def _segments(
     for begin in range(first, len(ids), SEGMENT):
         end = min(begin + SEGMENT, len(ids))
         inputs, targets = row[:, begin - 1 : end - 1], row[:, begin:end].clamp(max=model.first_begin)
-        nats, entropies, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
-        costs = nats.cpu().double().numpy(), entropies.cpu().double().numpy()
-        yield _Segment(begin, ids[begin:end], *costs, gradients)
+        log_probs, state, gradients = differentiate(model, weights, inputs, targets, state, direction)
+        yield _Segment(begin, ids[begin:end], log_probs.cpu(), gradients)
 
 
 def _fits_kernels(weight: Tensor) -> bool:
@@ -381,12 +377,12 @@ def _differentiate_by_torch(
     targets: Tensor,
     state: State,
     direction: str,
-) -> tuple[Tensor, Tensor, State, WholeGradients]:
+) -> tuple[Tensor, State, WholeGradients]:
     """Compute what `thin_gradients.differentiate` does, in any precision, on any device, with whole gradients."""
     with autocast(precision, model.device):
         values, new_state = model.read(ids, state, direction=direction)
         loss = cross_entropy(values, model.output, targets)
-        nats, entropies = nats_and_entropies(values.detach(), model.output, targets)
+        log_probs = torch.cat([block for _, block in predict_in_blocks(values.detach()[0], model.output)])
     with float32_products(precision, model.device):
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    return nats, entropies, detach(new_state), WholeGradients(gradients)
+    return log_probs, detach(new_state), WholeGradients(gradients)

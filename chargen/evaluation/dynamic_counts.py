@@ -24,13 +24,13 @@ def add_dynamic_counts(
         mixture: the model's counts of its training text; None where it has none.
         vocabulary: the model's.
     """
-    ids, (places, nats, entropies) = recorder.ids, recorder.in_order()
-    before, counted, lengths = nats, None, np.zeros(len(nats), np.int64)
+    ids, (places, nats, network, entropies) = recorder.ids, recorder.in_order()
+    others, lengths = [np.exp(-nats)], np.zeros(len(nats), np.int64)
     if mixture:
         tree = mixture.compiled[0] if available() else None
         counted, lengths = find_targets(mixture.tree, ids, places, mixture.longest, tree)
-        before = mixture.nats(ids, places, nats, entropies)
-    saved = before - mix_growing_counts(ids, nats, entropies, counted, lengths, len(vocabulary), vocabulary.end_id)
+        others += [np.exp(-network), counted]
+    saved = nats - mix_growing_counts(ids, np.stack(others), entropies, lengths, len(vocabulary), vocabulary.end_id)
     ends = as_targets(ids[places], vocabulary.end_id) == vocabulary.end_id
     return replace(
         result,

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from chargen.evaluation.layout import MAX_ROWS
 from chargen.evaluation.rows import Networks, Window, read_together
 from chargen.model.device import autocast
 from chargen.model.language_model import CharModel
-from chargen.model.loss import nats_and_entropies, nats_per_target
+from chargen.model.loss import nats_per_target, predict_in_blocks
 from chargen.settings import check_int
 
 WARMUP = 500
 """Characters that a row reads before it is scored."""
+Mix: TypeAlias = Callable[[slice, NDArray[np.float32]], NDArray[np.float64]]
+"""Tells what rows of ids cost, from what a network predicts there (n, V)."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,9 @@ def loss_windows(
         targets = torch.from_numpy(as_targets(window.ids, first.first_begin))
         places = start[window.rows] + window.positions
         with autocast(precision, first.device):
-            network, entropies = costs_together(reads, targets, entropies=mixture is not None)
-        nats_per_id = mixture.nats(ids, places, network, entropies) if mixture else network
+            network, nats_per_id = costs_together(
+                reads, targets, partial(_mix, mixture, ids, places) if mixture else None
+            )
         watch(places, nats_per_id)
         loss, ends = loss_of(window.ids, float(nats_per_id.sum()), vocabulary), targets.numpy() == first.first_begin
         yield replace(
@@ -127,25 +131,36 @@ def loss_windows(
         )  # fmt: skip
 
 
+def _mix(
+    mixture: Mixture | Recorder, ids: NDArray[Any], places: NDArray[np.int64], rows: slice, logits: NDArray[Any]
+) -> NDArray[np.float64]:
+    return mixture.nats(ids, places[rows], logits)
+
+
 def costs_together(
-    reads: Sequence[tuple[CharModel, Window]], targets: Tensor, entropies: bool
+    reads: Sequence[tuple[CharModel, Window]], targets: Tensor, mix: Mix | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What targets cost networks together, and on request the entropies of what they predict.
+    """What targets cost networks together, and a mixture.
 
     Args:
         reads: each network, and what it has read.
         targets: (n,).
-        entropies: whether these are needed.
+        mix: tells what targets cost a mixture, from rows of them and what the networks predict there (m, V); None
+            where there is none.
 
     Returns:
-        Twice (n,) in nats; entropies of zero where none are needed.
+        Twice (n,) in nats.
     """
     (values, output), *others = [(window.before, network.output) for network, window in reads]
-    if entropies or others:
-        nats, entropy = nats_and_entropies(values, output, targets, others)
-        return nats.cpu().double().numpy(), entropy.cpu().double().numpy()
-    nats = nats_per_target(values, output, targets)
-    return nats.cpu().double().numpy(), np.zeros(len(nats))
+    if not (mix or others):
+        nats = nats_per_target(values, output, targets).cpu().double().numpy()
+        return nats, nats
+    nats, mixed = np.zeros(len(targets)), np.zeros(len(targets))
+    for rows, log_probs in predict_in_blocks(values, output, others):
+        own = targets[rows, None].to(log_probs.device)
+        nats[rows] = -log_probs.gather(1, own)[:, 0].cpu().double().numpy()
+        mixed[rows] = mix(rows, log_probs.float().cpu().numpy()) if mix else nats[rows]
+    return nats, mixed
 
 
 def _tell_label(row: NDArray[Any], begin: NDArray[Any]) -> NDArray[Any]:

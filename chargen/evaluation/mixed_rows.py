@@ -21,18 +21,17 @@ class MixedRows:
         self.mixture, self.rows = mixture, rows
 
     def nats(
-        self, rows: NDArray[Any], positions: NDArray[Any], nats: NDArray[np.float64], entropies: NDArray[np.float64]
+        self, rows: NDArray[Any], positions: NDArray[Any], chosen: slice, logits: NDArray[Any]
     ) -> NDArray[np.float64]:
         """What ids cost the mixture.
 
         Args:
             rows: (n,), the row of each.
             positions: (n,), its place in the row.
-            nats: (n,), what each costs the network.
-            entropies: (n,), of what the network predicted.
+            chosen: which of them.
+            logits: (m, V), what the network predicts for these.
         """
-        mixed = self.mixture.nats(*self._cut_out(rows, positions), nats, entropies)
-        return np.where(positions > 0, mixed, nats)
+        return self.mixture.nats(*self._cut_out(rows[chosen], positions[chosen]), logits)
 
     def mix(self, rows: NDArray[Any], positions: NDArray[Any], logits: NDArray[Any]) -> NDArray[np.float32]:
         """The logits of the mixture (n, V), which are logarithms of probabilities.
@@ -42,9 +41,7 @@ class MixedRows:
             positions: (n,), its place in the row.
             logits: (n, V), the network's.
         """
-        mixed = self.mixture.mix(*self._cut_out(rows, positions), logits)
-        mixed[positions == 0] = logits[positions == 0]
-        return mixed
+        return self.mixture.mix(*self._cut_out(rows, positions), logits)
 
     def _cut_out(self, rows: NDArray[Any], positions: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Some ids of rows (n,) and as many before them as contexts have, one row behind the other; and their places.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,10 +154,9 @@ class RecordJudge:
         for reads in read_together(self.networks, layout.rows, counted=layout.counted, **options):
             network, window = reads[0]
             places, targets = layout.owner[layout.starts[window.rows] + window.positions], torch.from_numpy(window.ids)
+            mix = partial(mixed.nats, window.rows, window.positions) if mixed else None
             with autocast(self.precision, network.device):
-                costs, entropies = costs_together(reads, targets, entropies=mixed is not None)
-            if mixed:
-                costs = mixed.nats(window.rows, window.positions, costs, entropies)
+                _, costs = costs_together(reads, targets, mix)
             if not np.isfinite(costs).all():
                 raise ChargenError(NOT_FINITE_MESSAGE)
             costs = np.where(window.positions == 0, first_nats[window.ids], costs)

@@ -1,4 +1,4 @@
-"""Looking up contexts in a tree of them, and mixing what they predict with what a network does.
+"""Looking up contexts in a tree of them, and what they predict.
 
 Contexts are numbered so that those that are longer by one id before them, their children, are neighbours. Number 0 is
 the empty one. `chargen.counting` explains the numbers, and has the slow version of each function.
@@ -13,8 +13,6 @@ from chargen.kernels.jit import compiled
 
 Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]
-LEAST = 1e-300
-"""In place of a probability that is smaller: its logarithm is finite."""
 
 
 class Tree(NamedTuple):
@@ -41,18 +39,6 @@ class Tree(NamedTuple):
     codes: NDArray[np.uint8]
     shares: Floats
     predictable: int
-
-
-class MixtureWeights(NamedTuple):
-    """How much of a mixture is counted.
-
-    Args:
-        table: (D, K), by the length of the longest context and the network's entropy.
-        knots: (K,), entropies in nats, ascending; between them, weights are interpolated.
-    """
-
-    table: Floats
-    knots: Floats
 
 
 @compiled
@@ -166,84 +152,6 @@ def fill_distribution(tree: Tree, path: Integers, length: int, out: Floats) -> N
     left /= tree.predictable
     for target in range(tree.predictable):
         out[target] += left
-
-
-@compiled
-def weight_of(weights: MixtureWeights, length: int, entropy: float) -> float:
-    """How much of a mixture is counted.
-
-    Args:
-        weights: the table.
-        length: of the longest context; -1 where the text begins, and nothing is counted.
-        entropy: of what the network predicts, in nats.
-    """
-    if length < 0:
-        return 0.0
-    knots, row = weights.knots, weights.table[length]
-    if entropy <= knots[0]:
-        return float(row[0])
-    for upper in range(1, len(knots)):
-        if entropy < knots[upper]:
-            share = (entropy - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
-            return float((1 - share) * row[upper - 1] + share * row[upper])
-    return float(row[-1])
-
-
-@compiled
-def mix_row(
-    tree: Tree, weights: MixtureWeights, path: Integers, length: int, logits: NDArray[np.float32], counted: Floats,
-) -> None:  # fmt: skip
-    """Turn a network's logits into the logarithms of a mixture's probabilities; what is not finite stays as it is.
-
-    Args:
-        tree: all contexts.
-        weights: how much is counted.
-        path: the contexts of 0 to `length` ids.
-        length: of the longest one; -1 where the text begins.
-        logits: (V,), changed.
-        counted: (V,), scratch memory.
-    """
-    size = len(logits)
-    largest = np.float64(logits[0])
-    for v in range(size):
-        if not np.isfinite(logits[v]):
-            return
-        largest = max(largest, np.float64(logits[v]))
-    total, mean = 0.0, 0.0
-    for v in range(size):
-        value = np.float64(logits[v]) - largest
-        weight = np.exp(value)
-        total += weight
-        mean += weight * value
-    entropy = np.log(total) - mean / total
-    share = weight_of(weights, length, entropy)
-    fill_distribution(tree, path, length, counted)
-    factor = (1 - share) / total
-    for v in range(size):
-        probability = factor * np.exp(np.float64(logits[v]) - largest) + share * counted[v]
-        logits[v] = np.log(max(probability, LEAST))
-
-
-@compiled
-def mix_rows(
-    tree: Tree, weights: MixtureWeights, ids: NDArray[np.int64], places: NDArray[np.int64],
-    logits: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Mix what a network predicts at places of a text with what contexts predict there.
-
-    Args:
-        tree: all contexts.
-        weights: how much is counted.
-        ids: (N,), the text.
-        places: (n,), how many ids of it there are before each.
-        logits: (n, V), changed.
-    """
-    path, counted = np.empty(len(weights.table), np.int32), np.empty(logits.shape[1])
-    for row in range(len(places)):
-        length = find_path(tree, ids, places[row], path)
-        if begins_text(tree, ids, places[row], length, len(path) - 1):
-            length = -1
-        mix_row(tree, weights, path, length, logits[row], counted)
 
 
 @compiled

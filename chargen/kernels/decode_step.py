@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chargen.kernels import NONE_ALLOWED, NOT_FINITE
-from chargen.kernels.context_tree import LEAST, MixtureWeights, Tree, begins_text, find_path, mix_row
+from chargen.kernels.context_tree import Tree, begins_text, find_path
 from chargen.kernels.decode_gates import gru, lstm
 from chargen.kernels.decode_matmul import WIDTH, add_products
 from chargen.kernels.filters import apply_filters
 from chargen.kernels.jit import compiled
 from chargen.kernels.matmul_bf16_rows import multiply_split
+from chargen.kernels.mixture import LEAST, Tables, mix_row, new_scratch
 from chargen.kernels.spin_barrier import wait_for_all
 
 Floats = NDArray[np.float32]
@@ -78,13 +79,13 @@ class Counts(NamedTuple):
 
     Args:
         tree: the contexts; none where there are no counts.
-        weights: how much is counted.
+        tables: how much is counted.
         history: (R, n + T), the last ids that each row has read before, and those that it reads, or room for those that
             it writes.
     """
 
     tree: Tree
-    weights: MixtureWeights
+    tables: Tables
     history: Ids
 
 
@@ -154,7 +155,7 @@ def read_or_write(
     scratch = np.empty(size, np.float64)
     stopped = np.zeros(rows, np.bool_)
     has_counts, first = len(mixed.tree.labels) > 0, mixed.history.shape[1] - time_steps
-    path, counted = np.empty(len(mixed.weights.table), np.int32), np.empty(size * has_counts, np.float64)
+    path, counted = np.empty(mixed.tables.longest + 1, np.int32), new_scratch(size * has_counts)
     arrivals = 0
     for t in range(time_steps):
         count = 0
@@ -251,7 +252,7 @@ def read_or_write(
                     length = find_path(mixed.tree, mixed.history[row], first + t + 1, path)
                     if begins_text(mixed.tree, mixed.history[row], first + t + 1, length, len(path) - 1):
                         length = -1
-                    mix_row(mixed.tree, mixed.weights, path, length, logits[row], counted)
+                    mix_row(mixed.tree, mixed.tables, path, length, logits[row], counted)
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Counts of a text that grow while it is read, mixed with two other predictions of each id by weights that it teaches.
+"""Counts of a text that grow while it is read, mixed with other predictions of each id by weights that it teaches.
 
 `chargen.counting.growing_counts` explains the numbers, and has the slow version.
 """
@@ -52,9 +52,9 @@ def find_slot(keys: Integers, key: int) -> int:
 @compiled
 def mix_growing(
     grams: Grams, size: int, end_id: int, ids: Integers, first: int, weights: NDArray[np.float64], places: Integers,
-    network: Floats, counted: Floats, mixed: Floats,
+    others: Floats, mixed: Floats,
 ) -> None:  # fmt: skip
-    """Count a text while it is read, and mix what the counts so far predict with two other predictions of each id.
+    """Count a text while it is read, and mix what the counts so far predict with other predictions of each id.
 
     Args:
         grams: the empty run alone.
@@ -62,11 +62,10 @@ def mix_growing(
         end_id: the id that no run reaches across; -1 for none.
         ids: (N,), 0 to size - 1.
         first: ids that are only counted.
-        weights: (B, D, 3), those of the three predictions as sums that grow, by `places` and the length of the longest
+        weights: (B, D, K + 1), those of the predictions as sums that grow, by `places` and the length of the longest
             run before an id that was followed by something before; changed.
         places: (N - first,), in the first axis of `weights`.
-        network: (N - first,), the first prediction's probability of each id.
-        counted: (N - first,), the second one's.
+        others: (K, N - first), the other predictions' probabilities of each id; the counts come behind them.
         mixed: (N - first,), filled with the mixture's probabilities.
     """
     longest = weights.shape[1] - 1
@@ -84,12 +83,14 @@ def mix_growing(
         if place >= first:
             row = place - first
             own = weights[places[row], max(length, 0)]
-            by_network, by_counts, by_growing = own[0] * network[row], own[1] * counted[row], own[2] * probability
-            whole = by_network + by_counts + by_growing
-            mixed[row] = whole / (own[0] + own[1] + own[2])
-            own[0] += by_network / whole
-            own[1] += by_counts / whole
-            own[2] += by_growing / whole
+            number_of_others = len(others)
+            whole = own[number_of_others] * probability
+            for other in range(number_of_others):
+                whole += own[other] * others[other, row]
+            mixed[row] = whole / own.sum()
+            for other in range(number_of_others):
+                own[other] += own[other] * others[other, row] / whole
+            own[number_of_others] += own[number_of_others] * probability / whole
         reached = 1
         for depth in range(known):
             run, key = runs[depth], runs[depth] * size + target

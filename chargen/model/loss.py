@@ -95,33 +95,24 @@ def _unchecked_costs(values: Tensor, output: nn.Linear, targets: Tensor, fixed: 
 
 
 @torch.no_grad()
-def nats_and_entropies(
-    values: Tensor, output: nn.Linear, targets: Tensor, members: Sequence[tuple[Tensor, nn.Linear]] = ()
-) -> tuple[Tensor, Tensor]:
-    """Compute -ln p(target) of each target, and the entropy of each prediction, in blocks.
+def predict_in_blocks(
+    values: Tensor, output: nn.Linear, members: Sequence[tuple[Tensor, nn.Linear]] = ()
+) -> Iterator[tuple[slice, Tensor]]:
+    """Compute the logarithms of what a network predicts, in blocks.
 
     Args:
-        values: (..., H) floats, the input of the output layer.
+        values: (N, H) floats, the input of the output layer.
         output: the output layer, with a bias.
-        targets: (...), whole numbers from 0 to V - 1.
         members: values and output layers of other networks, whose probabilities are averaged with those of the first.
 
-    Returns:
-        Twice (N,) in nats, for the flattened targets; float64 where the values are, else float32.
-
-    Raises:
-        ArgumentError: the arguments do not fit each other.
+    Yields:
+        Rows, and what is predicted there (n, V); in float64 where the values are, else float32.
     """
-    targets = _check(values, output, targets, None).flatten()
-    values, _ = _flatten(values, None)
-    nats = [values.new_zeros(0, dtype=_logits_dtype(values))]
-    entropies = [nats[0]]
-    others = [_blocks(_flatten(own, None)[0], head.weight, head.bias, None) for own, head in members]
-    for (rows, logits), *more in zip(_blocks(values, output.weight, output.bias, None), *others, strict=True):
-        log_probs = average_log_probs([logits, *(own for _, own in more)])
-        nats.append(-log_probs.gather(1, targets[rows, None])[:, 0])
-        entropies.append(torch.special.entr(log_probs.exp_()).sum(1))
-    return torch.cat(nats), torch.cat(entropies)
+    blocks = [
+        _blocks(_flatten(own, None)[0], head.weight, head.bias, None) for own, head in ((values, output), *members)
+    ]
+    for (rows, logits), *more in zip(*blocks, strict=True):
+        yield rows, average_log_probs([logits, *(own for _, own in more)])
 
 
 def average_log_probs(logits: Sequence[Tensor]) -> Tensor:

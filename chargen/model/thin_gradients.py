@@ -83,7 +83,7 @@ def _array(values: Tensor) -> Any:
 @one_thread()
 def differentiate(
     model: CharModel, weights: Sequence[Tensor], ids: Tensor, targets: Tensor, state: State, direction: str
-) -> tuple[Tensor, Tensor, State, ThinGradients]:
+) -> tuple[Tensor, State, ThinGradients]:
     """Compute the loss of a window and its gradients.
 
     Args:
@@ -95,8 +95,8 @@ def differentiate(
         direction: "forward" or "backward".
 
     Returns:
-        -ln p(target) of each target, the entropy of each prediction in nats, the state after, and the gradients of the
-        mean of -ln p(target).
+        The logarithms of what is predicted (T, V), the state after, and the gradients of the mean of
+        -ln p(target).
     """
     ids, targets = ids[0], targets[0]
     table, output, steps = model.embedding.weight, model.output, torch.arange(len(ids))
@@ -105,9 +105,7 @@ def differentiate(
         windows.append(Window(layer_weights(module), values, layer_state))
         values = windows[-1].outputs
     log_probs = torch.log_softmax(output(values), 1)
-    nats = -log_probs[steps, targets]
-    entropies = torch.special.entr(log_probs.exp()).sum(1)
-    errors = log_probs.clamp_(min=MIN_LOG_PROB).exp_()
+    errors = log_probs.clamp(min=MIN_LOG_PROB).exp_()
     errors[steps, targets] -= 1
     errors /= len(ids)
     ones = errors.new_ones(len(ids), 1)
@@ -129,4 +127,4 @@ def differentiate(
         one_hot, gradient = (torch.cat(pair) for pair in zip(products[table], (one_hot, gradient), strict=True))
     products[table] = one_hot, gradient
     state = tuple(window.after for window in windows)
-    return nats, entropies, state, ThinGradients(products, weights)
+    return log_probs, state, ThinGradients(products, weights)

@@ -162,7 +162,7 @@ class ModelFile:
         return named | {
             f"{direction}_{name}": array
             for direction, mixture in self.mixtures.items()
-            for name, array in {**mixture.tree.arrays, "mixture": mixture.weights}.items()
+            for name, array in {**mixture.tree.arrays, "mixture": mixture.cells}.items()
         }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from chargen.arguments import Arrays
 from chargen.counting.context_tree import ContextTree, array_lengths
-from chargen.counting.mixture import KNOTS, Mixture
+from chargen.counting.mixture import Mixture, cell_count
 from chargen.data.vocabulary import Vocabulary
 from chargen.errors import ModelFileError, amount
 from chargen.model.config import ModelConfig
@@ -54,7 +54,7 @@ def mixture_shapes(described: Any, config: ModelConfig) -> dict[str, tuple[int, 
             raise ModelFileError(f"its {direction} counts have sizes that are none")
         lengths = array_lengths(contexts, predictions)
         shapes |= {f"{direction}_{name}": (length,) for name, length in lengths.items()}
-        shapes[f"{direction}_mixture"] = order, len(KNOTS)
+        shapes[f"{direction}_mixture"] = cell_count(order), 2
     return shapes
 
 

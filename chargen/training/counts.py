@@ -1,5 +1,6 @@
 """Counts beside a network that is trained: what is counted, how long it takes, and what it helps on other text."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,11 @@ from numpy.typing import NDArray
 
 from chargen.counting.context_tree import ContextTree
 from chargen.counting.grow_tree import grow_tree
-from chargen.counting.mixture import Mixture, find_targets, fit_weights, mix_nats
+from chargen.counting.mixture import Mixture, fit_weights
 from chargen.counting.recorder import Recorder
 from chargen.data.borders import labels_before
 from chargen.data.corpus import Corpus
 from chargen.data.vocabulary import Vocabulary
-from chargen.kernels import available
 from chargen.training.config import TrainConfig
 from chargen.training.group import ALONE, Group
 
@@ -30,8 +30,10 @@ MIN_GAIN = 0.001
 """Nats per character that counts must save on other text to be kept."""
 BLOCK = 500
 """Ids in a row that weights are fitted on together, or scored with weights from other blocks."""
-MAX_FITTED = 2**18
-"""Ids that weights are fitted on, evenly spaced."""
+MAX_FITTED, FITTED_LOGITS = 2**16, 2**24
+"""Ids that weights are fitted on, in evenly spaced stretches, and the logits that are kept for it, at most."""
+SECONDS_PER_LOGIT = 4e-7
+"""That fitting takes, on a slow machine."""
 
 
 def choose_order(corpus: Corpus) -> int:
@@ -43,6 +45,15 @@ def choose_order(corpus: Corpus) -> int:
     return AUTO_ORDER if len(corpus.valid) >= MIN_VALID else 0
 
 
+def fitted_ids(size: int) -> int:
+    """How many ids weights are fitted on.
+
+    Args:
+        size: V.
+    """
+    return min(MAX_FITTED, max(MIN_VALID, FITTED_LOGITS // max(size, 1)))
+
+
 def seconds_to_count(corpus: Corpus, order: int, directions: int) -> float:
     """Estimate how long counting and fitting take.
 
@@ -51,8 +62,9 @@ def seconds_to_count(corpus: Corpus, order: int, directions: int) -> float:
         order: of the counts; 0 for none.
         directions: of the model.
     """
-    counted = min(len(corpus.train), MAX_COUNTED) * order * SECONDS_PER_ID
-    return directions * (counted + 1e-5 * min(len(corpus.valid), MAX_FITTED)) if order else 0.0
+    counted, size = min(len(corpus.train), MAX_COUNTED) * order * SECONDS_PER_ID, len(corpus.vocabulary)
+    fitted = min(len(corpus.valid), fitted_ids(size)) * (size + 100) * SECONDS_PER_LOGIT
+    return directions * (counted + fitted) if order else 0.0
 
 
 def count_contexts(
@@ -89,40 +101,48 @@ def _in_order(ids: NDArray[Any], direction: str, vocabulary: Vocabulary) -> NDAr
     return ids if direction == "forward" else labels_before(ids, vocabulary.end_id)[::-1]
 
 
-def fit_mixture(tree: ContextTree, recorder: Recorder, group: Group = ALONE) -> tuple[Mixture, float]:
-    """Fit the weights of a mixture, and tell what it saves on text on which its weights are not fitted.
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """Scores each half of a text with weights that were fitted on the other half.
 
-    Even blocks of the text are scored with weights of the odd ones, and odd blocks with those of the even ones; the
-    mixture has weights of both.
+    Args:
+        mixtures: for the places of either half, as `halve` numbers them.
+    """
+
+    mixtures: tuple[Mixture, Mixture]
+
+    def nats(self, ids: NDArray[Any], places: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.float64]:
+        """What ids of a text cost; the arguments are those of `Mixture.nats`."""
+        halves, nats = halve(places, len(ids)), np.zeros(len(places))
+        for half, mixture in enumerate(self.mixtures):
+            own = halves == half
+            nats[own] = mixture.nats(ids, places[own], logits[own])
+        return nats
+
+
+def fit_mixture(tree: ContextTree, recorder: Recorder, group: Group = ALONE) -> tuple[Mixture, CrossFitted]:
+    """Fit the weights of a mixture, on a text that is not counted.
 
     Args:
         tree: the counts.
-        recorder: has seen the network score other text than was counted.
+        recorder: has seen all that the network predicts there.
         group: the processes, each of which has scored some of the text.
 
     Returns:
-        The mixture, and the nats that it saves.
+        The mixture with weights of the whole text, and those that score that text itself.
     """
-    places, nats, entropies = recorder.in_order()
-    compiled = Mixture.of(tree).compiled[0] if available() else None
-    counted, lengths = find_targets(tree, recorder.ids, places, tree.order - 1, compiled)
+    places, log_probs = recorder.in_order()
     halves = halve(places, len(recorder.ids))
 
     def add(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        if group.alone:
+            return sums
         return np.array(group.exchange(sums.ravel().tolist())).reshape(sums.shape)
 
-    def fit(chosen: NDArray[np.bool_]) -> Mixture:
-        some = np.flatnonzero(chosen)
-        some = some[:: max(1, len(some) // MAX_FITTED)]
-        order, scores = tree.order, (nats[some], counted[some])
-        return Mixture(tree, fit_weights(order, *scores, lengths[some], entropies[some], add))
+    def fit(chosen: NDArray[np.bool_] | slice) -> Mixture:
+        return fit_weights(tree, recorder.ids, places[chosen], log_probs[chosen], add)
 
-    saved = 0.0
-    for half in (0, 1):
-        weights = fit(halves != half).weigh(lengths, entropies)
-        saved += float((nats - mix_nats(nats, counted, weights))[halves == half].sum())
-    (saved,) = group.exchange([saved])
-    return fit(np.ones(len(nats), bool)), saved
+    return fit(slice(None)), CrossFitted((fit(halves == 1), fit(halves == 0)))
 
 
 def halve(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:

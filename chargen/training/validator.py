@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from chargen.training.budget import Budget
 from chargen.training.cloze_task import cloze_loss, even_windows
 from chargen.training.config import TrainConfig
 from chargen.training.counters import Counters
-from chargen.training.counts import MIN_GAIN, count_contexts, fit_mixture
+from chargen.training.counts import MIN_GAIN, CrossFitted, count_contexts, fit_mixture, fitted_ids
 from chargen.training.group import ALONE, Group
 from chargen.training.losses import Losses, mean_loss, named_losses, without_counts
 
@@ -187,19 +187,22 @@ class Validator:
         figures: dict[str, Any] = {}
         config, trees = networks[0].config, dict[str, ContextTree]()
         mixtures: dict[str, Mixture] = {}
+        fitted: dict[str, tuple[Mixture, CrossFitted]] = {}
         if self.config.counts:
             order, megabytes = self.config.counts, self.config.counts_mb
             trees = count_contexts(self.corpus, order, config.directions, megabytes)
-        recorders = {direction: Recorder() for direction in trees}
         parts = self.corpus.valid, self.corpus.test
         for part, ids, size, limit in zip(losses, parts, self.sizes, limits, strict=True):
             if not size:
                 continue
-            losses[part] = yield from self.score(networks, ids, limit, recorders if part == "valid" else mixtures)
+            if part == "valid":
+                fitted = yield from self._fit(networks, trees)
+            scorers = {direction: cross_fitted for direction, (_, cross_fitted) in fitted.items()}
+            losses[part] = yield from self.score(networks, ids, limit, scorers if part == "valid" else mixtures)
             if not math.isfinite(mean_loss(losses[part])):
                 raise Diverged(NOT_FINITE_MESSAGE)
             if part == "valid":
-                mixtures = self._fit(trees, recorders, losses[part])
+                mixtures = _leave_out_useless(fitted, losses[part])
             counted = losses[part]["forward"]
             figures |= {
                 f"{part}_loss": mean_loss(losses[part]),
@@ -214,12 +217,27 @@ class Validator:
                 figures[f"{part}_loss_network"] = mean_loss(without_counts(losses[part]))
         return losses, figures, mixtures
 
-    def _fit(self, trees: dict[str, ContextTree], recorders: dict[str, Recorder], losses: Losses) -> dict[str, Mixture]:
-        """Fit the weights of counts after the network was scored; where counts help, losses become the mixture's."""
-        mixtures = {}
+    def _fit(
+        self, networks: Sequence[CharModel], trees: Mapping[str, ContextTree]
+    ) -> Generator[None, None, dict[str, tuple[Mixture, CrossFitted]]]:
+        """Fit the weights of counts on the validation part, or on as much of it as that takes."""
+        fitted, vocabulary = {}, self.corpus.vocabulary
         for direction, tree in trees.items():
-            mixture, saved = fit_mixture(tree, recorders[direction], self.group)
-            loss = losses[direction]
-            if saved > MIN_GAIN * loss.characters:
-                mixtures[direction], losses[direction] = mixture, replace(loss, nats=loss.nats - saved)
-        return mixtures
+            recorder = Recorder(end_id=vocabulary.end_id, whole=True)
+            options: dict[str, Any] = {"direction": direction, "precision": self.precision, "vocabulary": vocabulary}
+            options |= {"limit": fitted_ids(len(vocabulary)), "share": self.group.share_of, "mixture": recorder}
+            for _ in loss_windows(networks, self.corpus.valid, **options):
+                yield
+            fitted[direction] = fit_mixture(tree, recorder, self.group)
+        return fitted
+
+
+def _leave_out_useless(fitted: Mapping[str, tuple[Mixture, CrossFitted]], losses: Losses) -> dict[str, Mixture]:
+    """The mixtures that save enough; where one does not, its direction's loss becomes that of the network."""
+    alone, mixtures = without_counts(losses), {}
+    for direction, (mixture, _) in fitted.items():
+        if alone[direction].nats - losses[direction].nats > MIN_GAIN * losses[direction].characters:
+            mixtures[direction] = mixture
+        else:
+            losses[direction] = alone[direction]
+    return mixtures

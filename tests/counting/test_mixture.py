@@ -8,20 +8,26 @@ from hypothesis import strategies as st
 from chargen.counting import mixture as mixture_module
 from chargen.counting.context_tree import ContextTree
 from chargen.counting.grow_tree import grow_tree
-from chargen.counting.mixture import KNOTS, MAX_WEIGHT, Mixture, begins_text, between_knots, fit_weights, mix_nats
+from chargen.counting.mixture import (
+    KNOTS,
+    LOGS,
+    Mixture,
+    begins_text,
+    between,
+    cell_count,
+    compare,
+    costs_of,
+    everywhere,
+    fit_weights,
+)
 from chargen.decoding.choose import log_softmax
 from tests.counting.test_ngram import random_ids
-from tests.trees import NAMES, contexts_of, random_mixture
+from tests.trees import NAMES, contexts_of, random_cells, random_mixture
 
 Floats = np.ndarray
 logits_of_six = st.lists(st.floats(-40, 40, width=32), min_size=6, max_size=6).map(
     lambda values: np.array(values, "f4")
 )
-
-
-def entropy_of(logits: Floats) -> float:
-    log_probs = log_softmax(logits)
-    return float(-(np.exp(log_probs) * log_probs).sum())
 
 
 def cut(tree: ContextTree, longest: int) -> ContextTree:
@@ -36,24 +42,54 @@ def cut(tree: ContextTree, longest: int) -> ContextTree:
 
 
 @given(logits_of_six, st.integers(0, 20), st.sampled_from([6, 4]), st.lists(st.integers(-1, 5), max_size=8))
-def test_probabilities_are_between_those_of_both_sides_and_sum_to_one(
+def test_probabilities_are_powers_of_those_of_both_sides_and_sum_to_one(
     logits: Floats, seed: int, predictable: int, before: list[int]
 ) -> None:
     mixture, ids = random_mixture(seed, 6, 5, predictable), np.array(before, np.int64)
-    path, network = mixture.tree.path(ids), np.exp(log_softmax(logits))
-    counted, mixed = mixture.tree.distribution(path), mixture.probabilities(ids, logits)
+    path, network = mixture.tree.path(ids), log_softmax(logits)
+    mixed = mixture.probabilities(ids, logits)
     assert mixed.sum() == pytest.approx(1, abs=1e-12)
-    assert (mixed >= np.minimum(network, counted) * (1 - 1e-9)).all()
-    assert (mixed <= np.maximum(network, counted) * (1 + 1e-9)).all()
-    length = -1 if begins_text(mixture.tree, ids, path, mixture.longest) else len(path) - 1
-    (weight,) = mixture.weigh(np.array([length]), np.array([entropy_of(logits)]))
-    np.testing.assert_allclose(mixed, (1 - weight) * network + weight * counted, rtol=1e-6, atol=1e-12)
+    assert (mixed >= 0).all()
+    if begins_text(mixture.tree, ids, path, mixture.longest):
+        np.testing.assert_allclose(mixed, np.exp(network), rtol=1e-9)
+        return
+    assert not mixed[predictable:].any()
+    counted, features = compare(mixture.tree, path, network)
+    first, second = mixture.weigh(*features)
+    product = np.exp(first * network + second * counted)[:predictable]
+    np.testing.assert_allclose(mixed[:predictable], product / product.sum(), rtol=1e-9, atol=1e-300)
+
+
+@given(logits_of_six, st.integers(0, 20))
+def test_weights_of_one_and_zero_leave_one_side_alone(logits: Floats, seed: int) -> None:
+    tree, ids = random_mixture(seed).tree, np.array([1, 2, 3, 1, 2, 3])
+    network = Mixture.of(tree).probabilities(ids, logits)
+    np.testing.assert_allclose(network, np.exp(log_softmax(logits)), rtol=1e-9, atol=1e-300)
+    counted = Mixture(tree, everywhere(5, (0.0, 1.0))).probabilities(ids, logits)
+    np.testing.assert_allclose(counted, tree.distribution(tree.path(ids)), rtol=1e-9)
+
+
+def test_weights_depend_on_lengths_on_how_sure_both_are_and_on_how_far_they_agree() -> None:
+    mixture = random_mixture(0)
+    usual = 2, (1.2, 0.7), (-2.5, -0.7)
+    weights = mixture.weigh(*usual)
+    for other in ((3, *usual[1:]), (2, (1.3, 0.7), usual[2]), (2, (1.2, 0.8), usual[2]),
+                  (*usual[:2], (-2.6, -0.7)), (*usual[:2], (-2.5, -0.8))):  # fmt: skip
+        assert mixture.weigh(*other) != weights
+    network, tree = log_softmax(np.array([3.0, 1, 0, 0, 0, 0])), mixture.tree
+    path = tree.path(np.array([1, 2, 3]))
+    counted, (length, entropies, logs) = compare(tree, path, network)
+    probabilities = tree.distribution(path)
+    assert length == len(path) - 1
+    assert entropies == pytest.approx((-np.exp(network) @ network, -probabilities @ np.log(probabilities)))
+    assert logs == pytest.approx((np.log(probabilities[0]), network[probabilities.argmax()]))
+    np.testing.assert_allclose(np.exp(counted), probabilities)
 
 
 def test_the_network_is_alone_where_a_text_begins_and_whole_records_are_not_cut() -> None:
     """A context that is short because nothing stands before it says nothing of how rare it is."""
     text = np.array([0, 1, 2, 3, 0, 1, 2, 3, 5, 0, 1, 2, 3, 5] * 3)
-    mixture = Mixture(grow_tree(text, 6, 4, np.inf), np.full((4, len(KNOTS)), 0.5))
+    mixture = Mixture(grow_tree(text, 6, 4, np.inf), everywhere(4, (0.5, 0.5)))
     logits = np.arange(6.0)
     network = np.exp(log_softmax(logits))
 
@@ -80,26 +116,20 @@ def test_nats_are_minus_the_logarithms_of_probabilities(
     ids = np.concatenate([np.maximum(context, 0) for context in contexts_of(mixture.tree)])
     places = random.permutation(len(ids))[:50]
     logits, targets = random.normal(size=(50, 6)) * 2, np.minimum(ids[places], predictable - 1)
-    network = np.array([-log_softmax(row)[target] for row, target in zip(logits, targets, strict=True)])
-    nats = mixture.nats(ids, places, network, np.array([entropy_of(row) for row in logits]))
+    logits = logits.astype(np.float32)
+    nats = mixture.nats(ids, places, logits)
     probabilities = [mixture.probabilities(ids[:place], row) for place, row in zip(places, logits, strict=True)]
     expected = [-np.log(row[target]) for row, target in zip(probabilities, targets, strict=True)]
     np.testing.assert_allclose(nats, expected, rtol=1e-10)
 
 
-def test_mixing_nats_is_mixing_probabilities() -> None:
-    nats, counted, weights = np.log([2.0, 4.0, 1e200]), np.array([0.25, 0.25, 0.5]), np.array([0.5, 1e-4, 0.2])
-    mixed = [0.5 * 0.5 + 0.5 * 0.25, 0.25, 0.2 * 0.5]
-    np.testing.assert_allclose(mix_nats(nats, counted, weights), -np.log(mixed), rtol=1e-12)
-
-
-@given(st.lists(st.floats(-1, 9), min_size=1, max_size=20))
-def test_an_entropy_lies_between_the_knots_around_it(values: list[float]) -> None:
-    entropies, knots = np.array(values), np.array(KNOTS)
-    lower, share = between_knots(entropies)
-    assert ((lower >= 0) & (lower < len(knots) - 1) & (share >= 0) & (share <= 1)).all()
-    between = (1 - share) * knots[lower] + share * knots[lower + 1]
-    np.testing.assert_allclose(between, np.clip(entropies, knots[0], knots[-1]), atol=1e-12)
+@given(st.floats(-30, 9), st.sampled_from([KNOTS, LOGS]))
+def test_a_value_lies_between_the_knots_around_it(value: float, knots: tuple[float, ...]) -> None:
+    (lower, left), (upper, right) = between(knots, value)
+    assert upper == lower + 1
+    assert min(left, right) >= 0
+    assert left + right == pytest.approx(1)
+    assert left * knots[lower] + right * knots[upper] == pytest.approx(np.clip(value, knots[0], knots[-1]), abs=1e-12)
 
 
 @pytest.mark.parametrize("longest", range(5))
@@ -107,8 +137,9 @@ def test_a_limited_mixture_is_that_of_a_tree_cut_there(longest: int) -> None:
     for seed in range(4):
         mixture, logits = random_mixture(seed, 6, 5, 4), np.linspace(-2, 2, 6)
         limited = mixture.limited(longest)
-        weights = mixture.weights[: longest + 1] if longest else limited.weights
-        other = Mixture(cut(mixture.tree, longest), weights)
+        shorter = mixture.cells[: (longest + 1) * len(KNOTS)], mixture.cells[5 * len(KNOTS) :]
+        cells = np.concatenate(shorter) if longest else everywhere(1, (1.0, 0.0))
+        other = Mixture(cut(mixture.tree, longest), cells)
         assert limited.longest == longest
         assert limited.context == mixture.context == 4
         for ids in contexts_of(mixture.tree, 15):
@@ -119,12 +150,12 @@ def test_a_limited_mixture_is_that_of_a_tree_cut_there(longest: int) -> None:
                 np.testing.assert_allclose(np.exp(mixed[0]), expected, rtol=1e-5)
 
 
-def test_a_mixture_that_looks_back_at_nothing_leaves_all_but_a_ten_thousandth_to_the_network() -> None:
+def test_a_mixture_that_looks_back_at_nothing_leaves_all_to_the_network() -> None:
     mixture = random_mixture(0)
     for scale in (0, 1, 30):
         logits = np.random.default_rng(scale).normal(size=6) * scale
         mixed = mixture.limited(0).probabilities(np.array([1, 2, 3]), logits)
-        assert np.abs(mixed - np.exp(log_softmax(logits))).max() <= 1.01 * (1 - MAX_WEIGHT)
+        np.testing.assert_allclose(mixed, np.exp(log_softmax(logits)), rtol=1e-9)
 
 
 def test_a_mixture_that_is_not_limited_is_the_same_one() -> None:
@@ -136,11 +167,8 @@ def test_a_mixture_that_is_not_limited_is_the_same_one() -> None:
 
 def test_a_mixture_shows_itself_in_one_line() -> None:
     tree = grow_tree(random_ids(0, 3000, 6), 6, 6, 2000)
-    assert (
-        repr(Mixture.of(tree))
-        == f"Mixture(ContextTree(order=6, {len(tree.labels)} contexts, 0.0 MB), mean weight 0.20)"
-    )
-    assert Mixture.of(tree).weights.shape == (6, len(KNOTS))
+    assert repr(Mixture.of(tree)) == f"Mixture(ContextTree(order=6, {len(tree.labels)} contexts, 0.0 MB))"
+    assert Mixture.of(tree).cells.shape == (cell_count(6), 2)
     assert Mixture.of(grow_tree(random_ids(0, 99, 6), 6, 1, 2000)).context == 1, "an engine keeps one id or more"
 
 
@@ -155,7 +183,7 @@ def test_compiled_code_reads_arrays_of_one_kind_whatever_those_of_the_mixture_ar
 
     tree = mixture.tree
     parts = {name: elsewhere(array) for name, array in tree.arrays.items()}
-    for weights in (elsewhere(mixture.weights), np.asfortranarray(mixture.weights)):
+    for weights in (elsewhere(mixture.cells), np.asfortranarray(mixture.cells)):
         other = Mixture(ContextTree(tree.size, tree.order, tree.predictable, **parts), weights)
         for ours, theirs in zip(mixture.compiled, other.compiled, strict=True):
             for array, same in zip(ours, theirs, strict=True):
@@ -166,67 +194,96 @@ def test_compiled_code_reads_arrays_of_one_kind_whatever_those_of_the_mixture_ar
                     assert same.flags.carray
 
 
-def examples(seed: int, number: int = 3000) -> dict[str, Floats]:
-    """What network and counts say at many places: counts are right at long contexts, the network where it is sure."""
+def examples(seed: int, number: int = 3000) -> tuple[ContextTree, Floats, Floats, Floats]:
+    """A text, counts of another one like it, and what a network says that knows the last id only."""
     random = np.random.default_rng(seed)
-    lengths, entropies = random.integers(0, 4, number), random.uniform(0, 7, number)
-    counted = np.where(lengths >= 2, 0.9, 0.02) * random.uniform(0.9, 1, number)
-    network = np.where(entropies < 1, 0.9, 0.02) * random.uniform(0.9, 1, number)
-    return {"nats": -np.log(network), "counted": counted, "lengths": lengths, "entropies": entropies}
+    words = [random.integers(0, 6, random.integers(2, 5)) for _ in range(12)]
+    text = np.concatenate([words[word] for word in random.integers(0, 12, 2000 + number)])
+    ids, tree = text[-number:], grow_tree(text[:-number], 6, 5, 1e9)
+    pairs = np.zeros((6, 6)) + 0.1
+    np.add.at(pairs, (text[:-1], text[1:]), 1)
+    places = np.arange(1, number)
+    noise = random.normal(size=(number - 1, 6)) * 0.3
+    return tree, ids, places, (np.log(pairs / pairs.sum(1, keepdims=True))[ids[:-1]] + noise).astype(np.float32)
 
 
-def cost(weights: Floats, examples: dict[str, Floats]) -> float:
-    """The mean nats of examples."""
-    tree = grow_tree(random_ids(0, 99, 3), 3, len(weights), np.inf)
-    own = Mixture(tree, weights).weigh(examples["lengths"], examples["entropies"])
-    return float(mix_nats(examples["nats"], examples["counted"], own).mean())
+def test_derivatives_are_those_of_the_costs() -> None:
+    tree, ids, places, logits = examples(0, 60)
+    cells = random_cells(0, 5)
+    cells.setflags(write=False)
+
+    def total(*changes: tuple[int, int, float]) -> float:
+        changed = cells.copy()
+        for cell, side, by in changes:
+            changed[cell if cell < len(cells) else slice(5 * len(KNOTS)), side] += by
+        return float(costs_of(Mixture(tree, changed), ids, places, logits)[0].sum())
+
+    _, slope, curvature = costs_of(Mixture(tree, cells), ids, places, logits, slopes=True)
+    used, step = np.flatnonzero(np.abs(slope).sum(1) > 1e-3), 1e-3
+    assert len(used) > 20
+    for cell in [*np.random.default_rng(0).choice(used, 6), len(cells)]:
+        for side in (0, 1):
+            plus, minus = total((cell, side, step)), total((cell, side, -step))
+            assert slope[cell, side] == pytest.approx((plus - minus) / (2 * step), rel=1e-4, abs=1e-5)
+            other, far = int(used[3]), 10 * step
+            both = total((cell, side, far), (other, 1, far)) - total((cell, side, far), (other, 1, -far))
+            both -= total((cell, side, -far), (other, 1, far)) - total((cell, side, -far), (other, 1, -far))
+            assert curvature[cell, side, other, 1] == pytest.approx(both / (2 * far) ** 2, rel=1e-2, abs=1e-3)
+    np.testing.assert_allclose(curvature, curvature.transpose(2, 3, 0, 1), atol=1e-12)
 
 
-def test_no_round_of_fitting_makes_likely_what_was_seen_less_likely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture_module, "PRIOR", 1e-9)
-    for seed in range(3):
-        random, data, costs = np.random.default_rng(seed), examples(seed, 400), []
-        data["nats"], data["counted"] = random.exponential(2, 400), random.uniform(0.01, 0.9, 400)
-        for rounds in range(25):
-            monkeypatch.setattr(mixture_module, "ROUNDS", rounds)
-            costs.append(cost(fit_weights(4, **data), data))
-        assert (np.diff(costs) <= 1e-9).all()
-        assert costs[-1] < costs[0] - 0.01
+def test_fitted_weights_are_better_than_any_that_are_the_same_everywhere() -> None:
+    tree, ids, places, logits = examples(0, 8000)
+
+    def cost(mixture: Mixture) -> float:
+        return float(mixture.nats(ids, places, logits).mean())
+
+    best = cost(fit_weights(tree, ids, places, logits))
+    sides = [cost(Mixture(tree, everywhere(5, weights))) for weights in ((1.0, 0.0), (0.0, 1.0))]
+    assert best < min(sides) - 0.002
+    assert best < min(cost(Mixture(tree, everywhere(5, (a, b)))) for a in (0, 0.2, 0.5, 0.8) for b in (0.2, 0.5, 0.8))
 
 
-def test_fitted_weights_are_high_where_counts_are_right_and_low_where_the_network_is() -> None:
-    data = examples(0, 40_000)
-    weights, knots = fit_weights(4, **data), np.array(KNOTS)
-    assert weights[2:, knots >= 1.5].min() > 0.9, "counts alone are right"
-    assert weights[:2, knots <= 0.5].max() < 0.1, "the network alone is right"
-    assert cost(weights, data) < min(
-        cost(np.full((4, 9), weight), data) for weight in (1e-4, 0.2, 0.5, 0.8, MAX_WEIGHT)
-    )
-    for right, low, high in ((0.99, 0.99, 1), (0.001, 0, 0.01)):
-        data = examples(1) | {"counted": np.full(3000, right), "nats": -np.log(np.full(3000, 1 - right))}
-        weights = fit_weights(4, **data)
-        assert low < weights.min() <= weights.max() < high
-        assert Mixture(grow_tree(random_ids(0, 99, 3), 3, 4, np.inf), weights).longest == 3, "all are in their range"
+def test_weights_are_those_at_which_the_held_loss_is_level() -> None:
+    tree, ids, places, logits = examples(1, 1500)
+    mixture = fit_weights(tree, ids, places, logits)
+    _, slope, _ = costs_of(mixture, ids, places, logits, slopes=True)
+    first = slice(5 * len(KNOTS))
+    common = mixture.cells[first].reshape(5, -1, 2)
+    assert np.abs(slope[-1]).max() < 40, "what all have in common is hardly held"
+    untouched = np.flatnonzero(np.abs(slope[:-1]).sum(1) == 0)
+    spread = mixture.cells[untouched[untouched >= first.stop]]
+    assert np.abs(spread).max() < 1e-9, "where nothing was seen, a cell adds nothing"
+    assert common.std() > 0
 
 
-def test_where_nothing_was_seen_the_mean_weight_holds() -> None:
-    data = examples(2) | {"counted": np.random.default_rng(2).uniform(0.01, 0.3, 3000)}
-    chosen = data["lengths"] == 2
-    weights = fit_weights(6, **{name: values[chosen] for name, values in data.items()})
-    np.testing.assert_allclose(weights[[0, 1, 3, 4, 5]], weights[0, 0])
-    assert 0.1 < weights[0, 0] < 0.9
+@pytest.mark.parametrize("number", [2, 3, 10])
+def test_few_ids_leave_the_network_nearly_alone(number: int) -> None:
+    tree, ids, places, logits = examples(2, number)
+    cells = fit_weights(tree, ids, places, logits).cells
+    assert np.abs(cells - Mixture.of(tree).cells).max() < 1.5
 
 
-def test_processes_that_share_out_examples_find_the_same_weights() -> None:
-    data = examples(3)
-    twice = fit_weights(4, **{name: np.tile(values, 2) for name, values in data.items()})
-    np.testing.assert_allclose(fit_weights(4, **data, add=lambda sums: 2 * sums), twice, rtol=1e-9)
-    assert np.abs(fit_weights(4, **data) - twice).max() > 1e-6, "the more examples, the less the mean counts"
+def test_processes_that_share_out_ids_find_the_same_weights() -> None:
+    tree, ids, places, logits = examples(3, 600)
+    whole = fit_weights(tree, ids, places, logits).cells
+    doubled = fit_weights(tree, ids, np.tile(places, 2), np.tile(logits, (2, 1))).cells
+    shared = fit_weights(tree, ids, places, logits, add=lambda sums: 2 * sums).cells
+    np.testing.assert_allclose(shared, doubled, atol=1e-6)
+    assert np.abs(whole - doubled).max() > 1e-3, "the more ids, the less weights are held"
 
 
-def test_a_process_without_examples_finds_the_weights_of_the_others() -> None:
-    data, sums = examples(4, 50), []
-    expected = fit_weights(4, **data, add=lambda each: sums.append(each) or each)
+def test_a_process_without_ids_finds_the_weights_of_the_others() -> None:
+    tree, ids, places, logits = examples(4, 80)
+    sums: list[Floats] = []
+    expected = fit_weights(tree, ids, places, logits, add=lambda each: sums.append(each.copy()) or each)
     shared = iter(sums)
-    none = {name: values[:0] for name, values in data.items()}
-    np.testing.assert_array_equal(fit_weights(4, **none, add=lambda each: each + next(shared)), expected)
+    none = fit_weights(tree, ids, places[:0], logits[:0], add=lambda each: each + next(shared))
+    np.testing.assert_allclose(none.cells, expected.cells, atol=1e-12)
+
+
+def test_weights_do_not_depend_on_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = examples(5, 150)
+    compiled = fit_weights(*data).cells
+    monkeypatch.setattr(mixture_module, "available", lambda: False)
+    np.testing.assert_allclose(fit_weights(*data).cells, compiled, atol=1e-6)

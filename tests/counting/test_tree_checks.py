@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargen.counting.context_tree import CODES, MAX_ORDER, ContextTree
-from chargen.counting.mixture import KNOTS, MAX_WEIGHT, Mixture
+from chargen.counting.mixture import MAX_WEIGHT, Mixture, cell_count
 from tests.trees import NAMES, check_lookups, contexts_of, random_arrays, random_mixture, random_tree
 
 SMALL = {"labels": [0, 0, 2, 1], "children": [2, 0, 1, 0], "predictions": [2, 1, 1, 1], "rests": [9, 9, 9, 9],
@@ -40,7 +40,7 @@ def accepted(**arguments: Any) -> ContextTree | None:
 
 def check(tree: ContextTree) -> None:
     """Check all lookups in a tree, of those contexts that it has and of others."""
-    weights = np.linspace(0.1, 0.9, tree.order * len(KNOTS)).reshape(tree.order, -1)
+    weights = np.linspace(0.1, 0.4, 2 * cell_count(tree.order)).reshape(-1, 2)
     some = [np.random.default_rng(tree.order).integers(-2, tree.size + 2, length) for length in (0, 1, 4)]
     for mixture in (whole := Mixture(tree, weights), whole.limited(1)):
         check_lookups(mixture, some + contexts_of(tree, 8))
@@ -202,21 +202,19 @@ def test_any_random_tree_is_looked_up_by_compiled_code_as_by_python(seed: int) -
 
 @pytest.mark.parametrize(
     "weights",
-    [np.full((4, 9), np.nan), np.full((4, 9), np.inf), np.full((4, 9), 1.0), np.full((4, 9), 0.0),
-     np.full((4, 9), MAX_WEIGHT + 1e-6), np.full((4, 9), 1 - MAX_WEIGHT - 1e-6), np.full((4, 9), -0.2),
-     np.where(np.arange(36) == 35, np.nan, 0.2).reshape(4, 9)],
-)  # fmt: skip
+    [np.nan, np.inf, -np.inf, MAX_WEIGHT + 1e-6, -MAX_WEIGHT - 1e-6, np.where(np.arange(396) == 395, np.nan, 0.2)],
+)
 def test_weights_out_of_their_range_are_refused(weights: Any) -> None:
-    with pytest.raises(ValueError, match=r"^weights that are not 0.0001 to 0.9999$"):
-        Mixture(random_tree(0, order=4), weights)
+    with pytest.raises(ValueError, match=r"^weights that are not -100 to 100$"):
+        Mixture(random_tree(0, order=4), np.broadcast_to(weights, 396).reshape(198, 2))
 
 
-@pytest.mark.parametrize("shape", [(0, 9), (5, 9), (4, 8), (4, 10), (36,), (4, 9, 1)])
+@pytest.mark.parametrize("shape", [(0, 2), (199, 2), (198, 1), (198, 3), (396,), (198, 2, 1)])
 def test_weights_of_another_shape_or_type_are_refused(shape: tuple[int, ...]) -> None:
     tree = random_tree(0, order=4)
-    with pytest.raises(ValueError, match=r"^weights of float64 in the shape .*: needed is \(4, 9\)$"):
+    with pytest.raises(ValueError, match=r"^weights of float64 in the shape .*: needed is \(198, 2\)$"):
         Mixture(tree, np.full(shape, 0.2))
     for kind in ("<f4", ">f8", "<i8"):
-        with pytest.raises(ValueError, match=r"^weights of .* in the shape \(4, 9\): needed is \(4, 9\)$"):
-            Mixture(tree, np.full((4, 9), 0.2).astype(kind))
-    assert Mixture(tree, np.full((4, 9), 1 - MAX_WEIGHT)).longest == 3
+        with pytest.raises(ValueError, match=r"^weights of .* in the shape \(198, 2\): needed is \(198, 2\)$"):
+            Mixture(tree, np.full((198, 2), 0.2).astype(kind))
+    assert Mixture(tree, np.full((198, 2), MAX_WEIGHT)).longest == 3

@@ -36,19 +36,20 @@ def test_only_the_score_changes():
 
 @pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_the_score_is_that_of_all_three_predictions(counted, direction):
+def test_the_score_is_that_of_all_predictions(counted, direction):
     file = small_model(bidirectional=True)
     file = with_counts(file, WORDS) if counted else file
     result = evaluate(file, text=TEXT, dynamic_counts=True, direction=direction)
     ids, mixture = file.vocabulary.encode(TEXT), file.mixtures.get(direction)
-    recorder = Recorder()
+    recorder = Recorder(mixture)
     evaluate_ids(build_model(file), ids, mixture=recorder, direction=direction)
-    places, nats, entropies = recorder.in_order()
+    places, nats, network, entropies = recorder.in_order()
     read, _ = in_reading_order(ids, file.vocabulary, direction, "a test")
-    by_counts, lengths = None, np.zeros(len(nats), np.int64)
+    others, lengths = [np.exp(-nats)], np.zeros(len(nats), np.int64)
     if mixture:
         by_counts, lengths = find_targets(mixture.tree, read, places, mixture.longest, None)
-    expected = mix_growing_counts(read, nats, entropies, by_counts, lengths, len(file.vocabulary))
+        others = [np.exp(-nats), np.exp(-network), by_counts]
+    expected = mix_growing_counts(read, np.stack(others), entropies, lengths, len(file.vocabulary))
     assert result.nats == pytest.approx(expected.sum(), rel=1e-6)
     assert result.has_counts
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chargen.decoding.choose import log_softmax
 from chargen.evaluation.mixed_rows import MixedRows
 from tests.evaluation.test_losses_with_counts import ORDER, TEXT, counted
 
@@ -15,18 +16,18 @@ def compare(rows: list[np.ndarray], chosen: list[tuple[int, int]]) -> None:
     """Mix for some ids of rows together, and for each alone in its row."""
     mixture, draws = counted().mixtures["forward"], np.random.default_rng(0)
     which, positions = np.array(chosen, np.int64).reshape(-1, 2).T
-    logits, nats = draws.normal(size=(len(chosen), 10)).astype(np.float32), draws.uniform(0.1, 5, len(chosen))
+    logits = draws.normal(size=(len(chosen), 10)).astype(np.float32)
     mixed = MixedRows(mixture, rows)
-    log_probs, costs = mixed.mix(which, positions, logits), mixed.nats(which, positions, nats, nats / 2)
+    log_probs = mixed.mix(which, positions, logits)
+    some = slice(1, None)
+    costs = mixed.nats(which, positions, some, logits[some])
     for number, (row, at) in enumerate(chosen):
-        if at:
-            expected = np.log(mixture.probabilities(rows[row][:at], logits[number]))
-            np.testing.assert_allclose(log_probs[number], expected, atol=1e-5)
-            own = mixture.nats(rows[row], np.array([at]), nats[[number]], nats[[number]] / 2)
-            assert costs[number] == pytest.approx(own[0])
-        else:
-            assert (log_probs[number] == logits[number]).all()
-            assert costs[number] == nats[number]
+        expected = np.log(mixture.probabilities(rows[row][:at], logits[number]))
+        np.testing.assert_allclose(log_probs[number], expected, atol=1e-5)
+        if at == 0:
+            np.testing.assert_allclose(expected, log_softmax(logits[number]), atol=1e-5)
+        if number:
+            assert costs[number - 1] == pytest.approx(-expected[rows[row][at]], abs=1e-5)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40)), min_size=1, max_size=5), st.data())  # fmt: skip
@@ -56,5 +57,5 @@ def test_a_window_of_a_long_row_copies_no_more_than_contexts_need() -> None:
     row = np.zeros(10_000, np.uint8).view(Text)
     mixed = MixedRows(mixture, [row])
     places = np.arange(5000, 5020)
-    mixed.nats(np.zeros(20, np.int64), places, np.ones(20), np.ones(20))
+    mixed.nats(np.zeros(20, np.int64), places, slice(None), np.ones((20, mixture.tree.size)))
     assert Text.longest == 20 + ORDER - 1

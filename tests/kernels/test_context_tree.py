@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.counting import mixture as slow
-from chargen.counting.mixture import KNOTS, LEAST, Mixture, find_targets
+from chargen.counting.mixture import (
+    KNOTS,
+    LEAST,
+    LOGS,
+    Mixture,
+    costs_of,
+    everywhere,
+    find_cells,
+    find_targets,
+)
 from chargen.kernels import context_tree as kernels
+from chargen.kernels import mixture as mixing
 from tests.trees import check_lookups, contexts_of, random_mixture, random_tree
 
 SIZES = [(6, 5, None), (6, 5, 4), (1, 3, None), (300, 4, 290), (2, 9, None)]
@@ -82,20 +92,42 @@ def test_targets_are_looked_up_as_by_python(seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("length", range(5))
-def test_weights_are_interpolated_between_knots_and_constant_outside(length: int) -> None:
-    mixture, knots = random_mixture(3), np.array(KNOTS)
-    inside = np.concatenate([knots, (knots[1:] + knots[:-1]) / 2, np.nextafter(knots, 9), np.nextafter(knots, -9)])
-    outside = np.array([-1e-17, -3.0, 6.5, 1e3, 1e300, np.inf])
-    entropies = np.concatenate([inside, outside[:-1]])
-    compiled = [kernels.weight_of(mixture.compiled[1], length, entropy) for entropy in entropies]
-    expected = mixture.weigh(np.full(len(entropies), length), entropies)
-    np.testing.assert_allclose(compiled, expected, rtol=1e-12)
-    row = mixture.weights[length]
-    np.testing.assert_allclose(compiled[:9], row, rtol=1e-12)
-    np.testing.assert_allclose(compiled[9:17], (row[1:] + row[:-1]) / 2, rtol=1e-12)
-    for entropy in outside:
-        assert kernels.weight_of(mixture.compiled[1], length, entropy) == row[0 if entropy < 0 else -1]
+numbers = st.floats(-20, 20) | st.sampled_from([*KNOTS, *LOGS])
+
+
+@given(st.integers(0, 4), st.tuples(numbers, numbers), st.tuples(numbers, numbers))
+def test_cells_are_found_as_by_python(length: int, entropies: tuple[float, float], logs: tuple[float, float]) -> None:
+    mixture = random_mixture(3)
+    cells, shares = np.zeros(mixing.CELLS, np.int64), np.zeros(mixing.CELLS)
+    mixing.find_cells(mixture.compiled[1], length, entropies, logs, cells, shares)
+    expected = find_cells(5, length, entropies, logs)
+    assert cells.tolist() == [cell for cell, _ in expected]
+    assert shares.tolist() == pytest.approx([share for _, share in expected])
+    assert sum(share for _, share in expected) == pytest.approx(3), "one of each table"
+    assert mixture.weigh(length, entropies, logs) == pytest.approx(tuple(shares @ mixture.cells[cells]))
+
+
+def test_what_is_behind_a_knot_is_like_the_knot() -> None:
+    for knots in (KNOTS, LOGS):
+        for value, cell in ((knots[0] - 3, 0), (knots[-1] + 3, len(knots) - 1), (np.inf, len(knots) - 1)):
+            lower, share = mixing.between(np.array(knots), value)
+            assert (lower, share) == ((0, 0.0) if cell == 0 else (cell - 1, 1.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_costs_and_their_derivatives_are_those_of_python(seed: int, in_python: pytest.MonkeyPatch) -> None:
+    mixture = random_mixture(seed, *SIZES[seed])
+    ids, random = np.maximum(text_in(mixture.tree, seed), 0), np.random.default_rng(seed)
+    places = random.permutation(len(ids))[:25]
+    logits = random.normal(size=(len(places), mixture.tree.size)).astype(np.float32) * 2
+    logits[3, 0] = np.nan
+    expected = costs_of(mixture, ids, places, logits, slopes=True)
+    in_python.undo()
+    for mine, theirs in zip(costs_of(mixture, ids, places, logits, slopes=True), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+    costs, slope, curvature = costs_of(mixture, ids, places, logits)
+    np.testing.assert_array_equal(costs, costs_of(mixture, ids, places, logits, slopes=True)[0])
+    assert slope.size == curvature.size == 0
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 60.0, 3e38])
@@ -153,8 +185,8 @@ def test_what_neither_side_holds_likely_has_a_finite_logarithm(compiled: bool, i
     """A label, which counts never predict, and a network that is sure of something else."""
     if compiled:
         in_python.undo()
-    mixture = Mixture(random_tree(0, 6, 3, 4), np.full((3, len(KNOTS)), 0.5))
+    mixture = Mixture(random_tree(0, 6, 3, 4), everywhere(3, (0.5, 0.5)))
     logits = np.array([[0, 0, 0, 5000, -5000, -5000]], np.float32)
-    mixed = mixture.mix(np.zeros(0, np.int64), np.zeros(1, np.int64), logits)[0]
+    mixed = mixture.mix(np.array([1, 1]), np.array([2]), logits)[0]
     assert mixed[4:] == pytest.approx(np.log(LEAST))
     assert np.exp(mixed).sum() == pytest.approx(1)

@@ -7,11 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.counting.grow_tree import grow_tree
-from chargen.counting.mixture import Mixture
+from chargen.counting.mixture import Mixture, fit_weights
 from chargen.counting.recorder import Recorder
 from chargen.evaluation.loss import evaluate_ids, loss_windows, sum_losses
 from chargen.storage.model_file import build_model
-from chargen.training.counts import BLOCK, fit_mixture, halve
+from chargen.training.counts import (
+    BLOCK,
+    FITTED_LOGITS,
+    MAX_FITTED,
+    MIN_GAIN,
+    MIN_VALID,
+    fit_mixture,
+    fitted_ids,
+    halve,
+)
 from tests.groups import run_together
 from tests.small_models import small_model, with_counts
 
@@ -24,10 +33,22 @@ def recorded(size, seed=0, skipped=1):
     words = [random.integers(0, 6, random.integers(2, 5)) for _ in range(12)]
     text = np.concatenate([words[number] for number in random.integers(0, 12, 2000 + size)])
     ids, tree = text[-size:], grow_tree(text[:-size], 6, 5, 1e9)
-    recorder, places = Recorder(), random.permutation(np.arange(skipped, size))
+    recorder, places = Recorder(whole=True), random.permutation(np.arange(skipped, size))
     for part in np.array_split(places, 7):
-        recorder.nats(ids, part, random.uniform(0.05, 3, len(part)), random.uniform(0, 4, len(part)))
+        recorder.nats(ids, part, guesses(len(part), random))
     return tree, recorder
+
+
+def guesses(number, random):
+    """What a network predicts that knows nothing."""
+    return torch.from_numpy(random.normal(size=(number, 6))).log_softmax(1).float().numpy()
+
+
+def saved_by(fitted, recorder):
+    """The nats that a mixture saves on what was recorded."""
+    places, log_probs = recorder.in_order()
+    alone = -log_probs[np.arange(len(places)), recorder.ids[places]].astype(float)
+    return (alone - fitted.nats(recorder.ids, places, log_probs)).sum()
 
 
 def test_a_recorder_puts_what_was_read_side_by_side_in_order():
@@ -36,11 +57,11 @@ def test_a_recorder_puts_what_was_read_side_by_side_in_order():
     alone, beside = Recorder(), Recorder()
     evaluate_ids(model, ids, rows=1, mixture=alone)
     loss = evaluate_ids(model, ids, rows=4, mixture=beside)
-    places, nats, entropies = beside.in_order()
+    places, nats, _, entropies = beside.in_order()
     assert places.tolist() == list(range(1, len(ids)))
     assert nats.sum() == pytest.approx(loss.nats)
     np.testing.assert_allclose(nats, alone.in_order()[1], atol=1e-4)
-    np.testing.assert_allclose(entropies, alone.in_order()[2], atol=1e-4)
+    np.testing.assert_allclose(entropies, alone.in_order()[3], atol=1e-4)
     assert loss.nats == pytest.approx(evaluate_ids(model, ids, rows=4).nats)
 
 
@@ -67,61 +88,81 @@ def test_both_halves_of_stretches_of_a_text_are_scored(limit):
 @given(st.integers(2, 40), st.integers(0, 9))
 def test_weights_are_fitted_on_any_few_ids(size, seed):
     tree, recorder = recorded(size, seed)
-    mixture, saved = fit_mixture(tree, recorder)
-    assert np.isfinite(saved)
-    assert np.isfinite(mixture.weights).all()
+    mixture, cross_fitted = fit_mixture(tree, recorder)
+    assert np.isfinite(saved_by(cross_fitted, recorder))
+    assert np.isfinite(mixture.cells).all()
 
 
-def test_nothing_is_fitted_where_nothing_was_scored():
+def test_where_nothing_was_scored_the_network_stays_alone():
     tree, _ = recorded(10)
-    mixture, saved = fit_mixture(tree, Recorder())
-    assert saved == 0
-    assert np.ptp(mixture.weights) < 1e-12
+    mixture, _ = fit_mixture(tree, Recorder(whole=True))
+    np.testing.assert_array_equal(mixture.cells, Mixture.of(tree).cells)
 
 
 def test_counts_that_know_the_text_save_nearly_what_their_mixture_does():
     tree, recorder = recorded(4000)
-    mixture, saved = fit_mixture(tree, recorder)
-    places, nats, entropies = recorder.in_order()
-    fitted = (nats - mixture.nats(recorder.ids, places, nats, entropies)).sum()
-    assert 0.3 * nats.sum() < saved < fitted
+    mixture, cross_fitted = fit_mixture(tree, recorder)
+    fitted, saved = saved_by(mixture, recorder), saved_by(cross_fitted, recorder)
+    assert 0.3 * 4000 * np.log(6) < saved < fitted
     assert saved == pytest.approx(fitted, rel=0.02)
 
 
 def test_what_is_saved_is_told_of_text_that_weights_do_not_know():
     # A network and counts that guess: whatever weights are fitted to chance help nowhere else.
     random = np.random.default_rng(0)
-    ids, recorder = random.integers(0, 6, 4000), Recorder()
+    ids, recorder = random.integers(0, 6, 4000), Recorder(whole=True)
     tree = grow_tree(random.integers(0, 6, 4000), 6, 5, 1e9)
-    recorder.nats(ids, np.arange(1, 4000), np.full(3999, np.log(6)), random.uniform(0, 4, 3999))
-    _, saved = fit_mixture(tree, recorder)
-    assert saved < 0
+    recorder.nats(ids, np.arange(1, 4000), np.full((3999, 6), -np.log(6), np.float32))
+    mixture, cross_fitted = fit_mixture(tree, recorder)
+    assert saved_by(cross_fitted, recorder) < saved_by(mixture, recorder)
+    assert saved_by(cross_fitted, recorder) < MIN_GAIN * 4000
+
+
+def test_each_half_is_scored_by_weights_of_the_other():
+    tree, recorder = recorded(3000)
+    places, log_probs = recorder.in_order()
+    _, cross_fitted = fit_mixture(tree, recorder)
+    halves = halve(places, len(recorder.ids))
+    for half, mixture in enumerate(cross_fitted.mixtures):
+        others = halves != half
+        own = fit_weights(tree, recorder.ids, places[others], log_probs[others])
+        np.testing.assert_array_equal(mixture.cells, own.cells)
+        expected = mixture.nats(recorder.ids, places[~others], log_probs[~others])
+        np.testing.assert_array_equal(cross_fitted.nats(recorder.ids, places, log_probs)[~others], expected)
+
+
+@pytest.mark.parametrize("size", [1, 2, 65, 256, 8753, 10**6])
+def test_what_is_kept_to_fit_weights_is_bounded(size):
+    assert MIN_VALID <= fitted_ids(size) <= MAX_FITTED
+    assert fitted_ids(size) * size <= max(FITTED_LOGITS, MIN_VALID * size)
 
 
 def test_processes_that_share_the_scoring_fit_the_same_weights():
-    tree, recorder = recorded(3000)
-    parts, whole = recorder.in_order(), fit_mixture(tree, recorder)
+    tree, recorder = recorded(600)
+    (places, log_probs), whole = recorder.in_order(), fit_mixture(tree, recorder)
 
     def fit(group):
-        mine = Recorder()
-        share = np.arange(len(parts[0])) % 3 == group.rank
+        mine = Recorder(whole=True)
+        share = np.arange(len(places)) % 3 == group.rank
         if group.rank < 2:  # the third has nothing to do
-            mine.nats(recorder.ids, *(values[share | ((group.rank == 1) & (np.arange(len(share)) % 3 == 2))]
-                                      for values in parts))  # fmt: skip
+            share |= (group.rank == 1) & (np.arange(len(places)) % 3 == 2)
+            mine.nats(recorder.ids, places[share], log_probs[share])
+        else:
+            mine.ids = recorder.ids
         return fit_mixture(tree, mine, group)
 
-    for mixture, saved in run_together(3, fit):
-        np.testing.assert_allclose(mixture.weights, whole[0].weights, atol=1e-9)
-        assert saved == pytest.approx(whole[1])
+    for mixture, cross_fitted in run_together(3, fit):
+        np.testing.assert_allclose(mixture.cells, whole[0].cells, atol=1e-6)
+        assert saved_by(cross_fitted, recorder) == pytest.approx(saved_by(whole[1], recorder))
 
 
-def test_a_text_is_not_copied_for_its_windows(monkeypatch):
+def test_a_text_is_scored_the_same_in_parts():
     file = with_counts(small_model(), TEXT)
     mixture, ids = file.mixtures["forward"], file.vocabulary.encode(TEXT * 50)[::-1]
-    places = np.arange(1, len(ids))
-    nats = torch.rand(len(places), generator=torch.Generator().manual_seed(0)).double().numpy()
-    whole = mixture.nats(ids, places, nats, nats)
-    parts = [mixture.nats(ids, places[at : at + 7], nats[at : at + 7], nats[at : at + 7]) for at in range(0, 700, 7)]
+    places, size = np.arange(1, len(ids)), len(file.vocabulary)
+    logits = torch.randn(len(places), size, generator=torch.Generator().manual_seed(0)).numpy()
+    whole = mixture.nats(ids, places, logits)
+    parts = [mixture.nats(ids, places[at : at + 7], logits[at : at + 7]) for at in range(0, 700, 7)]
     np.testing.assert_array_equal(whole[:700], np.concatenate(parts))
 
 
@@ -129,7 +170,7 @@ def test_all_windows_are_scored_with_the_context_before_them():
     file = with_counts(small_model(), TEXT)
     model, ids, mixture = build_model(file), file.vocabulary.encode(TEXT * 200), file.mixtures["forward"]
     loss = sum_losses(loss_windows(model, ids, mixture=mixture, rows=5))
-    recorder = Recorder()
+    recorder = Recorder(whole=True)
     evaluate_ids(model, ids, mixture=recorder, rows=5)
     assert loss.nats == pytest.approx(mixture.nats(ids, *recorder.in_order()).sum())
     assert isinstance(mixture, Mixture)
