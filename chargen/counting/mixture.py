@@ -97,7 +97,7 @@ class Mixture:
         """
         if longest >= self.longest:
             return self
-        return Mixture(self.tree, self.cells if longest else everywhere(self.tree.order, (1.0, 0.0)), longest)
+        return Mixture(self.tree, self.cells, longest)
 
     @property
     def context(self) -> int:
@@ -276,9 +276,11 @@ def begins_text(tree: ContextTree, ids: NDArray[Any], path: list[int], longest: 
         tree: the contexts.
         ids: (N,), those before the place.
         path: the contexts there.
-        longest: ids of the longest that are looked at.
+        longest: ids of the longest that are looked at; of 0 none says anything.
     """
     length = len(path) - 1
+    if longest == 0:
+        return True
     if length >= longest or (length < len(ids) and ids[len(ids) - 1 - length] >= 0):
         return False
     # A record is whole: it begins with the end symbol, the last id that is predicted.
@@ -353,11 +355,20 @@ def costs_of(
     costs = np.zeros(len(places))
     if available():
         from chargen.kernels.mixture import add_costs
+        from chargen.kernels.threads import parallel_for
 
-        for part in (slice(begin, begin + TOGETHER) for begin in range(0, len(places), TOGETHER)):
-            windows, ends = cut_windows(ids, places[part], mixture.longest)
-            values = np.ascontiguousarray(logits[part], np.float32)
-            add_costs(*mixture.compiled, windows, ends, values, costs[part], slope, curvature)
+        compiled, values = mixture.compiled, np.ascontiguousarray(logits, np.float32)
+
+        def run(chosen: slice) -> None:
+            for begin in range(chosen.start, chosen.stop, TOGETHER):
+                part = slice(begin, min(begin + TOGETHER, chosen.stop))
+                windows, ends = cut_windows(ids, places[part], mixture.longest)
+                add_costs(*compiled, windows, ends, values[part], costs[part], slope, curvature)
+
+        if slopes:
+            run(slice(0, len(places)))
+        else:
+            parallel_for(run, len(places), microseconds=2 + 0.01 * mixture.tree.size)
         return costs, slope, curvature
     for row, place in enumerate(places.tolist()):
         costs[row] = _add_cost(mixture, ids, place, logits[row].astype(np.float64), slope, curvature)

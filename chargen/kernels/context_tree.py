@@ -99,8 +99,10 @@ def begins_text(tree: Tree, ids: NDArray[Any], place: int, length: int, longest:
         ids: (N,), what is read.
         place: how many ids there are before it.
         length: of the longest context there.
-        longest: of those that are looked at.
+        longest: of those that are looked at; of 0 none says anything.
     """
+    if longest == 0:
+        return True
     first = place - 1 - length
     if length >= longest or (first >= 0 and ids[first] >= 0):
         return False

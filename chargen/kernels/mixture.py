@@ -116,13 +116,15 @@ def take_logs(counted: Floats, size: int) -> tuple[float, int]:
     Returns:
         Their entropy in nats, and the most probable id.
     """
-    best, entropy = 0, 0.0
+    best, smallest, entropy = 0, counted[0], 0.0
     for v in range(size):
+        smallest = min(smallest, counted[v])
         if counted[v] > counted[best]:
             best = v
+    log_smallest = np.log(max(smallest, LEAST))  # of all that no context holds, and so of most, where there are many
     for v in range(size):
         probability = max(counted[v], LEAST)
-        counted[v] = np.log(probability)
+        counted[v] = log_smallest if counted[v] == smallest else np.log(probability)
         entropy -= probability * counted[v]
     return entropy, best
 
@@ -276,6 +278,8 @@ def add_costs(
         for v in range(size):
             weight = np.exp(first * network[v] + second * counted[v] - largest)
             total += weight
+            if not len(slope):
+                continue
             x += weight * network[v]
             y += weight * counted[v]
             xx += weight * network[v] ** 2

@@ -29,6 +29,7 @@ class Budget:
         end_sizes: ids of the validation and test parts, which are scored at the end.
         subset: ids of the validation part that are scored while training.
         count_seconds: that counting takes at the end.
+        mix_seconds: that it takes there to mix counts into what a network predicts for an id.
         max_pending: steps that may be under way at once.
         now: the time in seconds; a `Group` has one for all processes.
     """
@@ -40,6 +41,7 @@ class Budget:
     end_sizes: tuple[int, int]
     subset: int
     count_seconds: float = 0.0
+    mix_seconds: float = 0.0
     max_pending: int = 1
     now: Callable[[], float] = ALONE.now
 
@@ -150,8 +152,12 @@ class Budget:
         return first, second
 
     def _eval_speed(self) -> float:
-        """Ids scored per second, lately or in all, whichever is slower; before any, twice the speed of training."""
+        """Ids scored per second at the end, by the speed lately or in all, whichever is slower, and what counts take.
+
+        Before anything is scored, twice the speed of training.
+        """
         counters = self.counters
+        speed = 2 * self.train_targets / self.train_seconds if self.train_seconds else 0.0
         if counters.evaluated and counters.eval_seconds:
-            return min(self._latest_speed, counters.evaluated / counters.eval_seconds)
-        return 2 * self.train_targets / self.train_seconds if self.train_seconds else 0.0
+            speed = min(self._latest_speed, counters.evaluated / counters.eval_seconds)
+        return speed / (1 + speed * self.mix_seconds)

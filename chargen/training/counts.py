@@ -32,8 +32,8 @@ BLOCK = 500
 """Ids in a row that weights are fitted on together, or scored with weights from other blocks."""
 MAX_FITTED, FITTED_LOGITS = 2**16, 2**24
 """Ids that weights are fitted on, in evenly spaced stretches, and the logits that are kept for it, at most."""
-SECONDS_PER_LOGIT = 4e-7
-"""That fitting takes, on a slow machine."""
+SECONDS_PER_LOGIT, SECONDS_TO_MIX = 4e-7, 1.5e-8
+"""That fitting takes for each logit, and mixing, on a slow machine."""
 
 
 def choose_order(corpus: Corpus) -> int:
@@ -65,6 +65,16 @@ def seconds_to_count(corpus: Corpus, order: int, directions: int) -> float:
     counted, size = min(len(corpus.train), MAX_COUNTED) * order * SECONDS_PER_ID, len(corpus.vocabulary)
     fitted = min(len(corpus.valid), fitted_ids(size)) * (size + 100) * SECONDS_PER_LOGIT
     return directions * (counted + fitted) if order else 0.0
+
+
+def seconds_to_mix(corpus: Corpus, order: int) -> float:
+    """Estimate how long it takes to mix counts into what a network predicts for an id.
+
+    Args:
+        corpus: the text.
+        order: of the counts; 0 for none.
+    """
+    return (100 + len(corpus.vocabulary)) * SECONDS_TO_MIX if order else 0.0
 
 
 def count_contexts(

@@ -29,7 +29,7 @@ from chargen.training.checkpoint import Checkpointer
 from chargen.training.cloze_task import ClozeTask
 from chargen.training.config import TrainConfig, changed_config
 from chargen.training.counters import Counters
-from chargen.training.counts import seconds_to_count
+from chargen.training.counts import seconds_to_count, seconds_to_mix
 from chargen.training.cuda_graph import CapturedStep
 from chargen.training.group import ALONE, Group
 from chargen.training.init_from import freeze, init_from
@@ -244,7 +244,8 @@ def new_budget(run: RunSettings, batches: Batches, started: float | None, max_pe
     sizes, started = scored_sizes(run.corpus), run.group.broadcast(time.monotonic() if started is None else started)
     count_seconds = seconds_to_count(run.corpus, run.config.counts, len(run.model_config.directions))
     subset = min(SUBSET, sizes[0])
-    return Budget(run.config, batches, run.counters, started, sizes, subset, count_seconds, max_pending, run.group.now)
+    costs = count_seconds, seconds_to_mix(run.corpus, run.config.counts)
+    return Budget(run.config, batches, run.counters, started, sizes, subset, *costs, max_pending, run.group.now)
 
 
 def open_metrics(run: RunSettings) -> Metrics:

@@ -138,8 +138,7 @@ def test_a_limited_mixture_is_that_of_a_tree_cut_there(longest: int) -> None:
         mixture, logits = random_mixture(seed, 6, 5, 4), np.linspace(-2, 2, 6)
         limited = mixture.limited(longest)
         shorter = mixture.cells[: (longest + 1) * len(KNOTS)], mixture.cells[5 * len(KNOTS) :]
-        cells = np.concatenate(shorter) if longest else everywhere(1, (1.0, 0.0))
-        other = Mixture(cut(mixture.tree, longest), cells)
+        other = Mixture(cut(mixture.tree, longest), np.concatenate(shorter))
         assert limited.longest == longest
         assert limited.context == mixture.context == 4
         for ids in contexts_of(mixture.tree, 15):
