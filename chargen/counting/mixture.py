@@ -414,7 +414,7 @@ def fit_weights(
         add: sums an array over all processes, where each has some of the ids.
 
     Returns:
-        The mixture.
+        The mixture; the network alone where that predicts nothing that is finite.
     """
     cells = np.vstack([np.zeros((cell_count(tree.order), 2)), [[1.0, 0.0]]])
     centre, held = cells.copy(), np.full(cells.size, PRIOR)
@@ -436,12 +436,12 @@ def fit_weights(
     loss, slope, curvature = look(cells)
     seen = np.flatnonzero(curvature.diagonal() > held)  # the others stay where they are held
     length = 1.0
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS if np.isfinite(loss) else 0):
         step = np.zeros(cells.size)
         step[seen] = np.linalg.solve(curvature[np.ix_(seen, seen)], slope[seen])
         tried = cells - length * step.reshape(cells.shape)
         after = look(tried)
-        if after[0] > loss:  # too far
+        if not after[0] <= loss:  # too far
             length /= 4
             continue
         saved = loss - after[0]

@@ -263,6 +263,16 @@ def test_few_ids_leave_the_network_nearly_alone(number: int) -> None:
     assert np.abs(cells - Mixture.of(tree).cells).max() < 1.5
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_network_that_is_not_finite_stays_alone(number: float) -> None:
+    """Whoever scores it with such a mixture is told."""
+    tree, ids, places, logits = examples(2, 60)
+    logits[7, ids[places[7]]] = number
+    mixture = fit_weights(tree, ids, places, logits)
+    np.testing.assert_array_equal(mixture.cells, Mixture.of(tree).cells)
+    assert not np.isfinite(mixture.nats(ids, places, logits).sum())
+
+
 def test_processes_that_share_out_ids_find_the_same_weights() -> None:
     tree, ids, places, logits = examples(3, 600)
     whole = fit_weights(tree, ids, places, logits).cells
