@@ -14,6 +14,7 @@ from chargen.counting.mixture import Mixture
 from chargen.counting.recorder import Recorder
 from chargen.data.corpus import Corpus
 from chargen.errors import NOT_FINITE_MESSAGE, Diverged
+from chargen.evaluation.layout import MAX_ROWS
 from chargen.evaluation.loss import Loss, loss_windows, sum_losses
 from chargen.evaluation.rows import Networks
 from chargen.model.device import autocast
@@ -225,7 +226,9 @@ class Validator:
         for direction, tree in trees.items():
             recorder = Recorder(end_id=vocabulary.end_id, whole=True)
             options: dict[str, Any] = {"direction": direction, "precision": self.precision, "vocabulary": vocabulary}
-            options |= {"limit": fitted_ids(len(vocabulary)), "share": self.group.share_of, "mixture": recorder}
+            limit = fitted_ids(len(vocabulary))
+            rows = MAX_ROWS if limit < len(self.corpus.valid) else None  # many stretches, however short
+            options |= {"limit": limit, "rows": rows, "share": self.group.share_of, "mixture": recorder}
             for _ in loss_windows(networks, self.corpus.valid, **options):
                 yield
             fitted[direction] = fit_mixture(tree, recorder, self.group)

@@ -22,7 +22,7 @@ ADVICE = "train one with --bidirectional"
 
 
 def test_a_two_way_run_tells_the_losses_of_both_directions(run: Run, tmp_path: Path) -> None:
-    trained = run("train", "text.txt", "--bidirectional", *QUICK, "--out", "run")
+    trained = run("train", "text.txt", "--bidirectional", "--counts", "off", *QUICK, "--out", "run")
     assert trained.code == 0
     assert trained.out == ""
     assert ", both ways:" in trained.err
@@ -48,7 +48,7 @@ def test_a_two_way_run_tells_the_losses_of_both_directions(run: Run, tmp_path: P
     for direction in ("forward", "backward"):
         figures = json.loads(run("eval", "run", "text.txt", "--part", "valid", "--direction", direction, "--json").out)
         assert figures["direction"] == direction
-        assert figures["nats_per_character"] == pytest.approx(lines[-1][f"valid_loss_{direction}"], abs=1e-3)
+        assert figures["nats_per_character"] == pytest.approx(lines[-1][f"valid_loss_{direction}"], abs=1e-4)
     assert len(run("sample", "run", "--length", 30, "--seed", 1).out) == 30
     assert len(run("sample", "run", "--length", 30, "--seed", 1, "--reverse").out) == 30
     assert run("fill", "run", "--before", "Call ", "--after", " Ishmael", "--length", 2, "--seed", 1).code == 0

@@ -12,6 +12,7 @@ from chargen.decoding.mixed_engine import MixedEngine
 from chargen.decoding.numpy_engine import NumpyEngine
 from chargen.decoding.pick_engine import cpu_engine, new_engine
 from chargen.errors import ArgumentError
+from chargen.kernels.cpu_features import amx
 from chargen.sampling.sampler import Sampler
 from chargen.storage.quantize import quantize
 from tests import naive
@@ -51,10 +52,12 @@ def test_the_compiled_loop_averages_as_engines_do(cell, number, layers, hidden, 
     ours, theirs = new_engine(file, "cpu", direction), reference(file, direction)
     ids = np.random.default_rng(layers).integers(0, len(file.vocabulary), (3, 12))
     (logits, state), (expected, expected_state) = naive.walk(ours, ids), naive.walk(theirs, ids)
-    assert np.abs(logits - expected).max() < 5 * CLOSE
+    # Tiles multiply bf16 weights by inputs in two halves of bf16: a part in 100,000 is lost in each layer and step.
+    close = 5 * CLOSE if stored == "bf16" and amx() else CLOSE
+    assert np.abs(logits - expected).max() < close
     assert [layer.shape for layer in state] == [layer.shape for layer in expected_state]
     for layer, other in zip(state, expected_state, strict=True):
-        assert np.abs(layer - other).max() < 5 * CLOSE
+        assert np.abs(layer - other).max() < close
 
 
 def test_chunks_are_those_of_single_steps():
@@ -64,10 +67,10 @@ def test_chunks_are_those_of_single_steps():
     counts, before = np.array([9, 0, 4]), np.zeros((3, 10), np.float32)
     logits, state = engine.read(ids, counts, before, engine.start(3))
     expected, after = reference(file).read(ids, counts, before, engine.start(3))
-    assert np.abs(logits - expected).max() < 5 * CLOSE
+    assert np.abs(logits - expected).max() < CLOSE
     assert (logits[1] == 0).all()
     for layer, other in zip(state, after, strict=True):
-        assert np.abs(layer - other).max() < 5 * CLOSE
+        assert np.abs(layer - other).max() < CLOSE
 
 
 def test_threads_that_share_a_row_compute_the_same(monkeypatch):
@@ -91,7 +94,7 @@ def test_networks_that_are_alike_predict_as_one():
     ids = np.random.default_rng(2).integers(0, 10, (2, 20))
     one, two = naive.walk(new_engine(file, "cpu"), ids)[0], naive.walk(new_engine(twice, "cpu"), ids)[0]
     shares = np.exp(one) / np.exp(one).sum(-1, keepdims=True)
-    assert np.abs(np.exp(two) - shares).max() < 5 * CLOSE
+    assert np.abs(np.exp(two) - shares).max() < CLOSE
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
@@ -116,7 +119,7 @@ def test_records_begin_with_fresh_states_of_all_networks():
     ids = np.array([[0, 1, file.vocabulary.end_id, 2, 3]])
     fresh, read = naive.walk(new_engine(file, "cpu"), ids[:, 2:])[0], naive.walk(new_engine(file, "cpu"), ids)[0]
     np.testing.assert_array_equal(fresh[0, -1], read[0, -1])
-    assert np.abs(naive.walk(reference(file), ids)[0] - read).max() < 5 * CLOSE
+    assert np.abs(naive.walk(reference(file), ids)[0] - read).max() < CLOSE
 
 
 def test_predictions_that_are_not_finite_are_not_averaged_away():

@@ -9,18 +9,24 @@ from hypothesis import strategies as st
 from chargen.counting.grow_tree import grow_tree
 from chargen.counting.mixture import Mixture, fit_weights
 from chargen.counting.recorder import Recorder
+from chargen.data.corpus import Corpus
 from chargen.evaluation.loss import evaluate_ids, loss_windows, sum_losses
+from chargen.model.config import ModelConfig
 from chargen.storage.model_file import build_model
+from chargen.training import validator
+from chargen.training.config import TrainConfig
 from chargen.training.counts import (
     BLOCK,
     FITTED_LOGITS,
     MAX_FITTED,
     MIN_GAIN,
     MIN_VALID,
+    CrossFitted,
     fit_mixture,
     fitted_ids,
     halve,
 )
+from chargen.training.trainer import Trainer
 from tests.groups import run_together
 from tests.small_models import small_model, with_counts
 
@@ -174,3 +180,19 @@ def test_all_windows_are_scored_with_the_context_before_them():
     evaluate_ids(model, ids, mixture=recorder, rows=5)
     assert loss.nats == pytest.approx(mixture.nats(ids, *recorder.in_order()).sum())
     assert isinstance(mixture, Mixture)
+
+
+def test_weights_are_fitted_on_stretches_from_all_over_the_text(monkeypatch):
+    seen = []
+    monkeypatch.setattr(validator, "fitted_ids", lambda size: 640)
+    monkeypatch.setattr(validator, "fit_mixture", lambda tree, recorder, group: seen.append(recorder) or fit(tree))
+    corpus = Corpus.from_text(TEXT * 1000, valid_fraction=0.5)
+    list(Trainer(corpus, ModelConfig(hidden_size=8), TrainConfig(steps=1, counts=4)).run())
+    places = seen[0].in_order()[0]
+    assert len(places) <= 640
+    assert len(np.unique(places // (len(corpus.valid) // 16))) == 16
+
+
+def fit(tree):
+    """Weights that nothing was fitted on."""
+    return Mixture.of(tree), CrossFitted((Mixture.of(tree), Mixture.of(tree)))
